@@ -1,0 +1,1 @@
+"""Residual, score, threshold, events: causal, with a fixed-point twin that the C runs."""

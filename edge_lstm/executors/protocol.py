@@ -1,0 +1,90 @@
+"""What every executor promises: codes in, codes out, state kept from one call to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_lstm.detect import fixed
+from edge_lstm.errors import DataError
+from edge_lstm.fixedpoint import IntArray
+from edge_lstm.qgraph import Int8Array, QGraph
+
+E = TypeVar("E", bound="Executor")
+
+
+class Executor(ABC):
+    """One runtime with one network loaded, in reset state.
+
+    name: as on the command line (``--on``).  profile: the numerics profile whose codes it must return.
+    """
+
+    name: str
+    profile: str
+    qgraph: QGraph
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Return to the state after power-on."""
+
+    @abstractmethod
+    def run(self, codes: Int8Array) -> Int8Array:
+        """Advance one stream by codes (steps, features) from the current state.
+
+        Returns the codes that the model's file returns: (steps, outputs), or with ``last_only`` one
+        row for every ``timesteps`` rows.  Call with a whole number of the model's windows.
+        """
+
+    def step(self, x: Int8Array) -> Int8Array:
+        """Advance by one row of codes (features,); returns (outputs,).  For streaming models."""
+        outputs: Int8Array = self.run(np.asarray(x, dtype=np.int8)[None])[0]
+        return outputs
+
+    def run_windows(self, codes: Int8Array) -> Int8Array:
+        """Run codes (windows, steps, features), each window from reset; returns (windows, rows, outputs)."""
+        results = []
+        for window in codes:
+            self.reset()
+            results.append(self.run(window))
+        return np.stack(results)
+
+    def detect(self, codes: Int8Array, present: npt.NDArray[np.bool_]) -> fixed.Detection:
+        """Score a stream of codes (steps, features) from reset, missing ones masked by ``present``.
+
+        Here the runtime computes the forecasts and NumPy the score; executors that carry the
+        detector themselves override this.
+        """
+        detector = self.qgraph.detector
+        if detector is None:
+            raise DataError(f"model '{self.qgraph.name}' carries no detector; quantize it with --data")
+        held = hold(codes, present, self.qgraph.input.zero_point)
+        rows = present.any(axis=1)
+        forecast = np.full(held.shape, self.qgraph.output.zero_point, dtype=np.int8)
+        self.reset()
+        if rows.any():
+            forecast[rows] = self.run(held[rows])
+        return fixed.detect(detector, held.astype(np.int64), forecast.astype(np.int64), present)
+
+    def close(self) -> None:
+        """Release what the executor holds; nothing by default."""
+        return
+
+    def __enter__(self: E) -> E:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def hold(codes: Int8Array, present: npt.NDArray[np.bool_], first: int) -> Int8Array:
+    """Replace each missing code by the last present one of its channel; ``first`` before there is one."""
+    rows = np.where(present, np.arange(len(codes))[:, None], -1)
+    last: IntArray = np.maximum.accumulate(rows, axis=0)
+    held = np.take_along_axis(codes, np.maximum(last, 0), axis=0)
+    return np.where(last < 0, np.int8(first), held).astype(np.int8)

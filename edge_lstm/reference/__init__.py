@@ -1,0 +1,1 @@
+"""The definition of correct: the LSTM in real numbers and in integers."""

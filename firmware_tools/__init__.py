@@ -1,0 +1,1 @@
+"""Builds, boards and the executors that need a toolchain."""
