@@ -187,14 +187,20 @@ def _alarm(detector: QDetector, state: DetectorState) -> DetectorState:
     return replace(state, excess=excess, run=run)
 
 
-def detect(detector: QDetector, x: IntArray, forecast: IntArray, present: npt.NDArray[np.bool_]) -> Detection:
-    """Run the detector over a stream from reset.
+def detect(
+    detector: QDetector,
+    x: IntArray,
+    forecast: IntArray,
+    present: npt.NDArray[np.bool_],
+    state: DetectorState | None = None,
+) -> tuple[Detection, DetectorState]:
+    """Run the detector over a stream from ``state`` (None: from reset); also returns the state after it.
 
     x: int8 codes (steps, channels), missing ones held.  forecast: int8 (steps, channels), the network's
     output after it has read row t.  present: bool (steps, channels).  A row without any channel changes
     nothing (its forecast is not read).
     """
-    state = reset(detector)
+    state = state or reset(detector)
     steps = len(x)
     score, limit = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
     alarm, smoothed = np.zeros(steps, np.uint8), np.zeros((steps, detector.channels), np.int64)
@@ -204,4 +210,4 @@ def detect(detector: QDetector, x: IntArray, forecast: IntArray, present: npt.ND
             state = replace(state, forecast=np.asarray(forecast[t], dtype=np.int64))
         score[t], alarm[t] = state.score, state.alarm
         limit[t], smoothed[t] = threshold(detector, state.excess), state.smoothed
-    return Detection(score, alarm, limit, smoothed)
+    return Detection(score, alarm, limit, smoothed), state

@@ -19,7 +19,7 @@ class NumpyExecutor(Executor):
         self.program = lower(qgraph)
         self.reset()
 
-    def reset(self) -> None:
+    def reset_network(self) -> None:
         self.state = integer.reset(self.program)
 
     def run(self, codes: Int8Array) -> Int8Array:

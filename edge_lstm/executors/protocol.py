@@ -26,10 +26,16 @@ class Executor(ABC):
     name: str
     profile: str
     qgraph: QGraph
+    _scored: tuple[Int8Array, fixed.DetectorState] | None = None
 
     @abstractmethod
+    def reset_network(self) -> None:
+        """Return the network to its state after power-on."""
+
     def reset(self) -> None:
-        """Return to the state after power-on."""
+        """Return network and detector to their state after power-on."""
+        self._scored = None
+        self.reset_network()
 
     @abstractmethod
     def run(self, codes: Int8Array) -> Int8Array:
@@ -53,21 +59,29 @@ class Executor(ABC):
         return np.stack(results)
 
     def detect(self, codes: Int8Array, present: npt.NDArray[np.bool_]) -> fixed.Detection:
-        """Score a stream of codes (steps, features) from reset, missing ones masked by ``present``.
+        """Score codes (steps, channels) from the current state, missing ones masked by ``present``.
 
         Here the runtime computes the forecasts and NumPy the score; executors that carry the
-        detector themselves override this.
+        detector themselves override this.  A stream is scored by ``detect`` alone: ``run`` between
+        two calls would advance the network without the detector.
         """
         detector = self.qgraph.detector
         if detector is None:
             raise DataError(f"model '{self.qgraph.name}' carries no detector; quantize it with --data")
-        held = hold(codes, present, self.qgraph.input.zero_point)
+        if self._scored is None:
+            zero_points = np.full(codes.shape[1], self.qgraph.input.zero_point, dtype=np.int8)
+            self._scored = (zero_points, fixed.reset(detector))
+        last, state = self._scored
+        held = hold(codes, present, last)
         rows = present.any(axis=1)
-        forecast = np.full(held.shape, self.qgraph.output.zero_point, dtype=np.int8)
-        self.reset()
+        forecast = np.zeros(held.shape, dtype=np.int8)
         if rows.any():
             forecast[rows] = self.run(held[rows])
-        return fixed.detect(detector, held.astype(np.int64), forecast.astype(np.int64), present)
+        detection, state = fixed.detect(
+            detector, held.astype(np.int64), forecast.astype(np.int64), present, state
+        )
+        self._scored = (held[-1] if len(held) else last, state)
+        return detection
 
     def close(self) -> None:
         """Release what the executor holds; nothing by default."""
@@ -82,9 +96,12 @@ class Executor(ABC):
         self.close()
 
 
-def hold(codes: Int8Array, present: npt.NDArray[np.bool_], first: int) -> Int8Array:
-    """Replace each missing code by the last present one of its channel; ``first`` before there is one."""
+def hold(codes: Int8Array, present: npt.NDArray[np.bool_], before: Int8Array) -> Int8Array:
+    """Replace each missing code by the last present one of its channel; ``before`` where there is none.
+
+    codes, present: (steps, channels).  before: (channels,), the codes held when the stream begins.
+    """
     rows = np.where(present, np.arange(len(codes))[:, None], -1)
     last: IntArray = np.maximum.accumulate(rows, axis=0)
     held = np.take_along_axis(codes, np.maximum(last, 0), axis=0)
-    return np.where(last < 0, np.int8(first), held).astype(np.int8)
+    return np.where(last < 0, before, held).astype(np.int8)

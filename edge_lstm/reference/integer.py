@@ -35,6 +35,14 @@ class LstmState:
 State = tuple[LstmState, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Codes that one layer wrote: output (streams, steps, outputs), cell (streams, steps, units) or None."""
+
+    output: IntArray
+    cell: IntArray | None
+
+
 def reset(program: Program, streams: int = 1) -> State:
     """The state after power-on: hidden at its zero point, cell 0; one entry an LSTM layer."""
     return tuple(
@@ -90,14 +98,15 @@ def lstm_step(layer: LstmProgram, profile: str, a: IntArray, state: LstmState) -
     return LstmState(saturate(hidden, 8), cell)
 
 
-def run_lstm(layer: LstmProgram, profile: str, x: IntArray, state: LstmState) -> tuple[IntArray, LstmState]:
-    """All time steps.  x: codes (streams, steps, features).  Returns hidden codes and the last state."""
+def run_lstm(layer: LstmProgram, profile: str, x: IntArray, state: LstmState) -> tuple[Signals, LstmState]:
+    """All time steps.  x: codes (streams, steps, features)."""
     a = lstm_input(layer, x)
     hidden = np.empty((x.shape[0], x.shape[1], layer.units), dtype=np.int64)
+    cell = np.empty_like(hidden)
     for t in range(x.shape[1]):
         state = lstm_step(layer, profile, a[:, t], state)
-        hidden[:, t] = state.hidden
-    return hidden, state
+        hidden[:, t], cell[:, t] = state.hidden, state.cell
+    return Signals(hidden, cell), state
 
 
 def run_dense(layer: DenseProgram, profile: str, x: IntArray) -> IntArray:
@@ -108,18 +117,29 @@ def run_dense(layer: DenseProgram, profile: str, x: IntArray) -> IntArray:
     return saturate(scale(acc, r.multiplier, r.shift) + layer.output_zero_point, 8)
 
 
+def run_signals(
+    program: Program, codes: npt.ArrayLike, state: State | None = None
+) -> tuple[list[Signals], State]:
+    """Run the network over int8 codes (streams, steps, features); return the codes of every layer."""
+    x: IntArray = np.asarray(codes, dtype=np.int64)
+    states = list(reset(program, x.shape[0]) if state is None else state)
+    signals: list[Signals] = []
+    after = []
+    for layer in program.layers:
+        if isinstance(layer, DenseProgram):
+            signals.append(Signals(run_dense(layer, program.profile, x), None))
+        else:
+            signal, last = run_lstm(layer, program.profile, x, states.pop(0))
+            signals.append(signal)
+            after.append(last)
+        x = signals[-1].output
+    return signals, tuple(after)
+
+
 def run(program: Program, codes: npt.ArrayLike, state: State | None = None) -> tuple[Int8Array, State]:
     """Run the network over int8 codes (streams, steps, features) from ``state`` (None: from reset).
 
     Returns codes (streams, steps, outputs) of every step and the state after the last one.
     """
-    x = np.asarray(codes, dtype=np.int64)
-    states = list(reset(program, x.shape[0]) if state is None else state)
-    after = []
-    for layer in program.layers:
-        if isinstance(layer, LstmProgram):
-            x, last = run_lstm(layer, program.profile, x, states.pop(0))
-            after.append(last)
-        else:
-            x = run_dense(layer, program.profile, x)
-    return x.astype(np.int8), tuple(after)
+    signals, after = run_signals(program, codes, state)
+    return signals[-1].output.astype(np.int8), after
