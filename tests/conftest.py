@@ -25,3 +25,34 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder with other people's recordings and models is not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def pump_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short pump recording with faults."""
+    from edge_lstm.verbs.dataset import dataset
+
+    path = tmp_path_factory.mktemp("pump") / "pump.csv"
+    dataset("pump", path, rows=4000, seed=7)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pump_keras(pump_csv: Path) -> Path:
+    """A small forecaster, trained for a few epochs."""
+    from edge_lstm.training.config import TrainConfig
+    from edge_lstm.verbs.train import train
+
+    path = pump_csv.with_name("pump.keras")
+    train(pump_csv, path, TrainConfig(units=(8,), epochs=6, timesteps=32))
+    return path
+
+
+@pytest.fixture(scope="session")
+def pump_tflite(pump_csv: Path, pump_keras: Path) -> Path:
+    """That forecaster in int8, with its detector."""
+    from edge_lstm.verbs.quantize import quantize
+
+    path = pump_csv.with_name("pump.tflite")
+    quantize(pump_keras, pump_csv, path)
+    return path
