@@ -190,18 +190,6 @@ def _input_quantization(x: FloatArray, config: QuantizeConfig) -> Quantization:
     return affine(low - margin, high + margin, portable_scale if config.portable else float)
 
 
-def _check_cells(graph: Graph, signals: list[floating.Signals]) -> None:
-    """The cell's int16 reaches +-64 at most; beyond it the state would saturate."""
-    limit = 2.0 ** (CELL_POWERS.stop - 1 + 15)
-    problems = [
-        f"lstm '{layer.name}': the cell state reaches {float(np.abs(signal.cell).max()):.1f}, the int16 cell "
-        f"holds +-{limit:.0f}; train with a cell_clip or a smaller learning rate"
-        for layer, signal in zip(graph.layers, signals, strict=True)
-        if signal.cell is not None and np.abs(signal.cell).max() > limit
-    ]
-    raise_all(ModelError, "quantize", problems)
-
-
 def quantize(graph: Graph, x: FloatArray, config: QuantizeConfig | None = None) -> QGraph:
     """Quantize ``graph`` for streaming, calibrated on one long stream.
 
@@ -217,7 +205,6 @@ def quantize(graph: Graph, x: FloatArray, config: QuantizeConfig | None = None) 
     if not np.isfinite(x).all():
         raise DataError("calibration: the stream holds NaN or infinity; hold or drop those rows first")
     signals, _ = floating.run_signals(graph, x[None])
-    _check_cells(graph, signals)
     source = _input_quantization(x, config)
     layers: list[QLayer] = []
     for layer, signal in zip(graph.layers, signals, strict=True):

@@ -142,35 +142,36 @@ def reset(detector: QDetector) -> DetectorState:
     return DetectorState(zeros, forecast, 0, detector.excess, 0, 0, 0)
 
 
-def residual(detector: QDetector, state: DetectorState, x: IntArray, present: IntArray) -> IntArray:
-    """Standardized residuals Q5.10 of codes ``x``; 0 where a channel is missing."""
-    acc = detector.input_weight * (np.asarray(x, dtype=np.int64) - detector.input_zero_point)
-    acc = acc - detector.output_weight * (state.forecast - detector.output_zero_point) - detector.offset
+def residuals(
+    detector: QDetector, x: IntArray, forecast: IntArray, present: npt.NDArray[np.bool_]
+) -> IntArray:
+    """Standardized residuals Q5.10 of codes ``x`` against the forecasts OF them; 0 where missing.
+
+    x, forecast, present: (rows, channels).
+    """
+    acc = detector.input_weight * (x - detector.input_zero_point)
+    acc = acc - detector.output_weight * (forecast - detector.output_zero_point) - detector.offset
     standardized = np.where(present, saturate(rounding_shift(acc, detector.shift), 16), 0)
     if detector.whitening is None:
         return standardized
-    whitened = detector.whitening.astype(np.int64) @ standardized
+    whitened = standardized @ detector.whitening.astype(np.int64).T
     return saturate(rounding_shift(whitened, detector.whitening_shift), 16)
+
+
+def smooth(detector: QDetector, smoothed: IntArray, z: IntArray, present: npt.NDArray[np.bool_]) -> IntArray:
+    """EWMA Q5.16 of residuals ``z`` (rows, channels) from ``smoothed`` (channels,); held where missing."""
+    target, weight = z << 6, np.where(present, detector.alpha, 0)
+    rows = np.empty_like(target)
+    for t in range(len(target)):
+        step = (target[t] - smoothed) * weight[t]
+        smoothed = smoothed + (step >> 8) + ((step & 255) > 127 + (step < 0))  # rounding_shift(step, 8)
+        rows[t] = smoothed
+    return rows
 
 
 def threshold(detector: QDetector, excess: int) -> int:
     """The alarm threshold for a mean excess, Q17.14."""
     return min(detector.base + (excess * detector.gain >> 8), INT32_MAX)
-
-
-def step(detector: QDetector, state: DetectorState, x: IntArray, present: IntArray) -> DetectorState:
-    """Score one row against the forecast made before it.  Call only when a channel is present.
-
-    x: int8 codes (channels,).  present: bool (channels,).  Set the new ``forecast`` afterwards.
-    """
-    if state.seen < detector.warmup:
-        return replace(state, seen=state.seen + 1)
-    z = residual(detector, state, x, present)
-    moved = state.smoothed + rounding_shift(((z << 6) - state.smoothed) * detector.alpha, 8)
-    smoothed = np.where(present, moved, state.smoothed)
-    coarse = rounding_shift(smoothed, 6)
-    score = int(np.where(present, (coarse * coarse) >> 6, 0).sum())
-    return _alarm(detector, replace(state, smoothed=smoothed, score=score))
 
 
 def _alarm(detector: QDetector, state: DetectorState) -> DetectorState:
@@ -181,7 +182,7 @@ def _alarm(detector: QDetector, state: DetectorState) -> DetectorState:
     run = state.run + 1 if crossed else 0
     excess = state.excess
     if not state.alarm and detector.base < state.score <= high and detector.gain > 0:
-        excess += (state.score - detector.base - excess) >> detector.rate  # floor
+        excess += int(rounding_shift(state.score - detector.base - excess, detector.rate))
     if run >= detector.debounce:
         return replace(state, excess=excess, run=0, alarm=1 - state.alarm)
     return replace(state, excess=excess, run=run)
@@ -201,13 +202,20 @@ def detect(
     nothing (its forecast is not read).
     """
     state = state or reset(detector)
-    steps = len(x)
-    score, limit = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-    alarm, smoothed = np.zeros(steps, np.uint8), np.zeros((steps, detector.channels), np.int64)
-    for t in range(steps):
-        if present[t].any():
-            state = step(detector, state, x[t], present[t])
-            state = replace(state, forecast=np.asarray(forecast[t], dtype=np.int64))
-        score[t], alarm[t] = state.score, state.alarm
-        limit[t], smoothed[t] = threshold(detector, state.excess), state.smoothed
-    return Detection(score, alarm, limit, smoothed), state
+    rows = np.flatnonzero(present.any(axis=1))
+    before = np.vstack([state.forecast, forecast[rows]]).astype(np.int64)
+    warm = min(max(detector.warmup - state.seen, 0), len(rows))
+    scored = rows[warm:]
+    z = residuals(detector, x[scored].astype(np.int64), before[warm:-1], present[scored])
+    smoothed = smooth(detector, state.smoothed, z, present[scored])
+    coarse = rounding_shift(smoothed, 6)
+    score = np.where(present[scored], (coarse * coarse) >> 6, 0).sum(axis=1)
+    columns = [(state.score, state.alarm, threshold(detector, state.excess))]
+    history = np.vstack([state.smoothed, smoothed])
+    for value in score.tolist():
+        state = _alarm(detector, replace(state, score=value))
+        columns.append((value, state.alarm, threshold(detector, state.excess)))
+    state = replace(state, smoothed=history[-1], forecast=before[-1], seen=state.seen + warm)
+    held = np.searchsorted(scored, np.arange(len(x)), side="right")  # scored rows up to each row
+    table = np.array(columns, dtype=np.int64)[held]
+    return Detection(table[:, 0], table[:, 1].astype(np.uint8), table[:, 2], history[held]), state

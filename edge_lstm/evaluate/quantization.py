@@ -24,7 +24,7 @@ class TensorFigures:
     """One tensor.  low, high: seen in float; representable_*: what its codes can hold.
 
     snr_db: signal power over error power, None where the error is zero.
-    saturated: codes at an end of the range, of count.
+    saturated: values, of count, that lie more than half a step outside what the codes can hold.
     """
 
     name: str
@@ -67,16 +67,17 @@ def snr_db(signal: FloatArray, quantized: FloatArray) -> float | None:
 def _figures(
     name: str, kind: str, signal: FloatArray, codes: IntArray, scale: float, zero_point: int, limits: Any
 ) -> TensorFigures:
-    low, high = limits
+    low, high = ((limit - zero_point) * scale for limit in limits)
+    outside = (signal < low - scale / 2) | (signal > high + scale / 2)
     return TensorFigures(
         name,
         kind,
         float(np.min(signal)),
         float(np.max(signal)),
-        (low - zero_point) * scale,
-        (high - zero_point) * scale,
+        low,
+        high,
         snr_db(signal, (np.asarray(codes, dtype=np.float64) - zero_point) * scale),
-        int(((codes <= low) | (codes >= high)).sum()),
+        int(outside.sum()),
         int(np.size(codes)),
     )
 
@@ -127,7 +128,18 @@ def compare(graph: Graph, qgraph: QGraph, x: FloatArray) -> QuantizationFigures:
             scale = 2.0**layer.cell_power
             tensors.append(_figures(f"{layer.name}/cell", "state", r.cell, q.cell, scale, 0, (-32768, 32767)))
             drift.append(_drift(layer.name, (layer.hidden.decode(q.output) - r.output)[0]))
-    return QuantizationFigures(tuple(tensors), tuple(drift), tuple(portability_notes(qgraph)))
+    notes = (*saturation_notes(tensors), *portability_notes(qgraph))
+    return QuantizationFigures(tuple(tensors), tuple(drift), notes)
+
+
+def saturation_notes(tensors: list[TensorFigures]) -> list[str]:
+    """States that leave the int16 cell: there the float network remembers more than the integer one."""
+    return [
+        f"{tensor.name} reaches {max(-tensor.low, tensor.high):.0f} and saturates at "
+        f"{tensor.representable_high:.0f} in {tensor.saturated:,} of {tensor.count:,} values"
+        for tensor in tensors
+        if tensor.kind == "state" and tensor.saturated
+    ]
 
 
 def portability_notes(qgraph: QGraph) -> list[str]:

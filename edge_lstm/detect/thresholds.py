@@ -1,0 +1,113 @@
+"""Alarm thresholds from the scores of normal rows: quantile, mean + k sigma, peaks over threshold.
+
+Reads scores, no labels; writes a Threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_lstm.errors import DataError, ModelError, raise_all
+from edge_lstm.graph import FloatArray
+
+KINDS = ("quantile", "sigma", "pot")
+MIN_SCORES = 50
+MIN_PEAKS = 10
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An alarm threshold ``base + gain * excess`` in squared spreads.
+
+    gain 0: fixed.  Otherwise ``excess`` is the running mean of the scores' excess over ``base``, which
+    moves by ``1 / 2**rate`` with every score between base and threshold while there is no alarm.
+    """
+
+    kind: str
+    base: float
+    gain: float = 0.0
+    excess: float = 0.0
+    rate: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.kind not in KINDS:
+            problems.append(f"kind '{self.kind}' is unknown; choose one of {', '.join(KINDS)}")
+        for name in ("base", "gain", "excess"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                problems.append(f"{name} is {value}, expected a finite number of 0 or more")
+        if not 0 <= self.rate <= 20:
+            problems.append(f"rate is {self.rate}, expected 0 .. 20")
+        raise_all(ModelError, "threshold", problems)
+
+    @property
+    def value(self) -> float:
+        """The threshold at the start of a stream."""
+        return self.base + self.gain * self.excess
+
+
+def check_scores(score: FloatArray) -> None:
+    """Raise DataError where there are too few scores for any rule."""
+    if len(score) < MIN_SCORES:
+        raise DataError(
+            f"threshold: {len(score)} scored normal rows, expected {MIN_SCORES} or more; give more normal "
+            "training rows, or a shorter warm-up"
+        )
+
+
+def quantile_threshold(score: FloatArray, quantile: float) -> Threshold:
+    """The ``quantile`` (0 .. 1) of normal scores (rows,)."""
+    check_scores(score)
+    return Threshold("quantile", float(np.quantile(score, quantile)))
+
+
+def sigma_threshold(score: FloatArray, sigma: float) -> Threshold:
+    """Mean plus ``sigma`` standard deviations of normal scores (rows,)."""
+    check_scores(score)
+    return Threshold("sigma", float(np.mean(score) + sigma * np.std(score)))
+
+
+def pot_threshold(score: FloatArray, risk: float, tail: float, rate: int) -> Threshold:
+    """Peaks over threshold: the level that a normal score exceeds with probability ``risk``.
+
+    score: normal scores (rows,).  tail: the fraction of them above ``base``, at least 10 of them.
+    SPOT (Siffer et al., "Anomaly detection in streams with extreme value theory", KDD 2017) models the
+    excesses over ``base`` by a generalized Pareto distribution of scale sigma and shape xi, and alarms at
+    ``base + sigma / xi * ((risk * n / peaks) ** -xi - 1)``; with their mean m = sigma / (1 - xi) that is
+    ``base + m * pot_gain(xi, risk * n / peaks)``.  Simplified, so that a sample costs one addition and
+    one shift: base, xi and peaks / n stay as fitted, and only m follows the stream, as a running mean
+    instead of a refit.  A fault that grows slower than m follows is taken for normal.
+    xi by the method of moments (Hosking and Wallis, Technometrics 29, 1987).
+    """
+    check_scores(score)
+    tail = max(tail, MIN_PEAKS / len(score))
+    base = float(np.quantile(score, 1.0 - tail))
+    excess = score[score > base] - base
+    if len(excess) < MIN_PEAKS:  # many equal scores: a stream that hardly moves
+        raise DataError(
+            f"threshold: {len(excess)} of {len(score)} normal scores lie above their "
+            f"{1 - tail:.3g} quantile, expected {MIN_PEAKS} or more; the stream hardly "
+            'varies: use threshold = "sigma"'
+        )
+    mean = float(np.mean(excess))
+    gain = pot_gain(pareto_shape(excess), risk * len(score) / len(excess))
+    return Threshold("pot", base, gain, mean, rate)
+
+
+def pareto_shape(excess: FloatArray) -> float:
+    """Shape xi of the generalized Pareto distribution with the mean and variance of ``excess``; below 1/2."""
+    mean, variance = float(np.mean(excess)), float(np.var(excess, ddof=1))
+    return 0.5 * (1.0 - mean * mean / variance) if variance > 0 else -math.inf
+
+
+def pot_gain(shape: float, ratio: float) -> float:
+    """Excess of the alarm level in mean excesses, for ``ratio`` = risk / tail fraction, 0 < ratio < 1."""
+    if shape == -math.inf:
+        return 1.0  # all excesses equal: the bound of the distribution
+    if abs(shape) < 1e-6:
+        return -math.log(ratio)
+    return (1.0 - shape) / shape * math.expm1(-shape * math.log(ratio))
