@@ -1,1 +1,1 @@
-"""emit."""
+"""Writers: integers in, text or bytes out; the same input gives the same bytes."""

@@ -1,0 +1,132 @@
+/* elstm.h: integer LSTM networks in C99: no heap, no float, no memory of its own.
+ *
+ * Every function returns the codes of its Python namesake; spec: NUMERICS.md of edge-lstm.  Constants come
+ * from an exporter that has proven that no sum can overflow; nothing is checked again here.
+ * Pointers must not be null and must not overlap, unless a comment says otherwise.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef ELSTM_H
+#define ELSTM_H
+
+#include <stdint.h>
+
+#define ELSTM_API_VERSION 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A factor multiplier * 2**(shift - 31); multiplier is 0 or 2**30 .. 2**31 - 1, shift is -31 .. 30.
+ * In a dense layer of profile litert: a float32 multiplier * 2**shift; multiplier is 2**23 .. 2**24 - 1,
+ * shift is -62 .. 0.
+ */
+typedef struct {
+    int32_t multiplier;
+    int8_t shift;
+} elstm_requantizer_t;
+
+/* One LSTM layer; gates in the order i, f, g, o. */
+typedef struct {
+    const int8_t *kernel;           /* [units][features][gate] */
+    const int8_t *recurrent_kernel; /* [units][units][gate] */
+    const int32_t *input_bias;      /* [units][gate], the input's zero point folded in */
+    const int32_t *recurrent_bias;  /* [units][gate], the hidden zero point folded in */
+    elstm_requantizer_t input[4];     /* of each gate, to Q3.12 */
+    elstm_requantizer_t recurrent[4]; /* of each gate, to Q3.12 */
+    elstm_requantizer_t hidden;       /* shift is -31 .. 0 */
+    uint16_t features;
+    uint16_t units;
+    int16_t cell_clip;         /* the cell is kept within -cell_clip .. cell_clip; 0: no clip */
+    int8_t cell_power;         /* the cell's scale is 2**cell_power, -15 .. -9 */
+    int8_t hidden_zero_point;
+} elstm_lstm_t;
+
+/* One dense layer without activation. */
+typedef struct {
+    const int8_t *kernel;                    /* [outputs][features] */
+    const int32_t *bias;                     /* [outputs], the input's zero point folded in */
+    const elstm_requantizer_t *requantizers; /* one, or one a row */
+    uint16_t features;
+    uint16_t outputs;
+    uint8_t per_row;                         /* 1: one requantizer a row, 0: one for all */
+    int8_t output_zero_point;
+} elstm_dense_t;
+
+/* The detector's constants; their ranges keep every sum within 32 bits. */
+typedef struct {
+    const int32_t *input_weight;  /* [channels] */
+    const int32_t *output_weight; /* [channels] */
+    const int32_t *offset;        /* [channels] */
+    const int16_t *whitening;     /* [channels][channels], or null: none */
+    int32_t base;                 /* threshold = base + (excess * gain >> 8), 0 .. 2**31 - 1 */
+    int32_t excess;               /* mean excess after a reset, 0 .. 2**31 - 1 */
+    int32_t gain;                 /* 0 .. 2**24; 0: the threshold is fixed */
+    uint16_t warmup;              /* rows after a reset without a score, 1 .. 65535 */
+    uint16_t alpha;               /* weight of a new residual, 1 .. 256 of 256 */
+    uint16_t clear;               /* an alarm ends below threshold * clear / 256, 1 .. 256 */
+    uint8_t channels;             /* 1 .. 127 */
+    uint8_t shift;                /* 0 .. 20 */
+    uint8_t whitening_shift;      /* 0 .. 15 */
+    uint8_t rate;                 /* the excess moves by 1 / 2**rate, 0 .. 20 */
+    uint8_t debounce;             /* rows in a row that start or end an alarm, 1 .. 255 */
+    int8_t input_zero_point;
+    int8_t output_zero_point;
+} elstm_detector_t;
+
+/* What the detector keeps of the whole row. */
+typedef struct {
+    int32_t score;  /* Q17.14, of the last row that was scored */
+    int32_t excess; /* running mean of score - base between base and threshold */
+    uint16_t seen;  /* rows since the reset, up to warmup */
+    uint8_t run;    /* rows in a row on the other side of the threshold */
+    uint8_t alarm;  /* 0 or 1 */
+} elstm_alarm_t;
+
+/* What the detector keeps of each channel; all arrays have one entry a channel. */
+typedef struct {
+    int32_t *smoothed; /* Q5.16: the residual's running mean, in spreads of normal data */
+    int16_t *residual; /* Q5.10: of the last row, 0 where the channel was missing */
+    int8_t *held;      /* the last present input code */
+    int8_t *forecast;  /* the network's codes for the row to come */
+} elstm_channels_t;
+
+/* Set the state after power-on.  hidden: [units], cell: [units]. */
+void elstm_lstm_reset(const elstm_lstm_t *layer, int8_t *hidden, int16_t *cell);
+
+/* One time step.  x: [features], hidden: [units] of the step before, next: [units], the new hidden codes and
+ * the layer's output; cell: [units], updated in place.
+ */
+void elstm_lstm_step_tflm(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden, int8_t *next,
+                          int16_t *cell);
+void elstm_lstm_step_litert(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden, int8_t *next,
+                            int16_t *cell);
+
+/* x: [features], y: [outputs]. */
+void elstm_dense_tflm(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
+void elstm_dense_litert(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
+
+/* Set the state after power-on: held at the input's zero point, forecast at the output's. */
+void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state,
+                          const elstm_channels_t *channels);
+
+/* Copy the present codes of x to held; return 1 if a channel is present, else 0.
+ * present: [channels], 0 where a code is missing; null: all are present.
+ */
+uint8_t elstm_detector_hold(const elstm_detector_t *detector, const elstm_channels_t *channels,
+                            const int8_t *x, const uint8_t *present);
+
+/* Score the held row against the forecast made before it.  Call only when a channel is present, then let the
+ * network read the held row and write the next forecast.
+ */
+void elstm_detector_step(const elstm_detector_t *detector, elstm_alarm_t *state,
+                         const elstm_channels_t *channels, const uint8_t *present);
+
+/* The score above which an alarm starts, Q17.14. */
+int32_t elstm_detector_threshold(const elstm_detector_t *detector, const elstm_alarm_t *state);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

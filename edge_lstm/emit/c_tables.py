@@ -1,0 +1,186 @@
+"""The constants of a program as C: static const tables with their layout and the structs that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_lstm.detect.fixed import QDetector
+from edge_lstm.lower import GATES, DenseProgram, LstmProgram, Requantizer
+
+LINE = 110  # characters
+
+
+@dataclass(frozen=True)
+class Table:
+    """One static const array."""
+
+    comment: str
+    type: str
+    symbol: str
+    length: int
+    rows: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One static const struct of the runtime and the arrays it points to."""
+
+    tables: list[Table]
+    type: str
+    symbol: str
+    members: dict[str, str | int]
+
+
+def one_line(text: str) -> str:
+    """``text`` as one line that cannot end the comment it stands in."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return line.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").rstrip("\\ ")
+
+
+def _by_unit(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(gate, units, ...) -> (units, ..., gate): the order in which elstm_lstm_step reads."""
+    return np.moveaxis(array, 0, -1)
+
+
+def _requantizer(requantizer: Requantizer, row: int) -> str:
+    return f"{{{int(requantizer.multiplier[row])}, {int(requantizer.shift[row])}}}"
+
+
+def _real_scales(requantizer: Requantizer) -> Iterable[float]:
+    pairs = zip(requantizer.multiplier.tolist(), requantizer.shift.tolist(), strict=True)
+    return (multiplier * 2.0 ** (shift - 31) for multiplier, shift in pairs)
+
+
+def layer_constant(profile: str, layer: LstmProgram | DenseProgram, symbol: str) -> Constant:
+    """All of a layer's integers; ``symbol`` begins each of its names."""
+    if isinstance(layer, LstmProgram):
+        return _lstm_constant(layer, symbol)
+    return _dense_constant(layer, symbol, profile)
+
+
+def _lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
+    name = one_line(layer.name)
+    tables = []
+    for part, source, kernel, bias, requantizer in (
+        ("", "features", layer.kernel, layer.input_bias, layer.input_requantizer),
+        ("recurrent_", "units", layer.recurrent_kernel, layer.recurrent_bias, layer.recurrent_requantizer),
+    ):
+        scales = ", ".join(
+            f"{gate} {scale / 4096:.9g}" for gate, scale in zip(GATES, _real_scales(requantizer), strict=True)
+        )
+        term = "recurrent" if part else "input"
+        tables += [
+            Table(
+                f"{name}/{part}kernel: int8[{layer.units} units][{kernel.shape[2]} {source}]"
+                f"[gate i, f, g, o], zero point 0\n * scale times the {term}'s: {scales}",
+                "int8_t", f"{symbol}_{part}kernel", kernel.size,
+                _rows(_by_unit(kernel), 4 * kernel.shape[2], 4),
+            ),
+            Table(
+                f"{name}/{term}_bias: int32[{layer.units} units][gate i, f, g, o], "
+                f"the {'hidden' if part else 'input'} zero point folded in; scales as above",
+                "int32_t", f"{symbol}_{term}_bias", bias.size, _rows(_by_unit(bias), 4),
+            ),
+        ]  # fmt: skip
+    members: dict[str, str | int] = {
+        "kernel": f"{symbol}_kernel",
+        "recurrent_kernel": f"{symbol}_recurrent_kernel",
+        "input_bias": f"{symbol}_input_bias",
+        "recurrent_bias": f"{symbol}_recurrent_bias",
+        "input": _gate_requantizers(layer.input_requantizer),
+        "recurrent": _gate_requantizers(layer.recurrent_requantizer),
+        "hidden": _requantizer(layer.hidden_requantizer, 0),
+        "features": layer.features,
+        "units": layer.units,
+        "cell_clip": layer.cell_clip,
+        "cell_power": layer.cell_power,
+        "hidden_zero_point": layer.hidden_zero_point,
+    }
+    return Constant(tables, "elstm_lstm_t", f"{symbol}_layer", members)
+
+
+def _gate_requantizers(requantizer: Requantizer) -> str:
+    return "{" + ", ".join(_requantizer(requantizer, gate) for gate in range(4)) + "}"
+
+
+def _dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
+    r = layer.requantizer
+    per_row = bool(len(set(r.multiplier.tolist())) > 1 or len(set(r.shift.tolist())) > 1)
+    rows = range(layer.outputs if per_row else 1)
+    unit = "multiplier * 2**shift" if profile == "litert" else "multiplier * 2**(shift - 31)"
+    name = one_line(layer.name)
+    tables = [
+        Table(
+            f"{name}/kernel: int8[{layer.outputs} outputs][{layer.features} features], zero point 0",
+            "int8_t", f"{symbol}_kernel", layer.kernel.size, _rows(layer.kernel, layer.features),
+        ),
+        Table(
+            f"{name}/bias: int32[{layer.outputs} outputs], the input zero point folded in",
+            "int32_t", f"{symbol}_bias", layer.outputs, _rows(layer.bias, layer.outputs),
+        ),
+        Table(
+            f"{name}/requantizers: {'one an output' if per_row else 'one for all outputs'}, {unit}",
+            "elstm_requantizer_t", f"{symbol}_requantizers", len(rows),
+            "\n".join(f"    {_requantizer(r, row)}," for row in rows),
+        ),
+    ]  # fmt: skip
+    members: dict[str, str | int] = {
+        "kernel": f"{symbol}_kernel",
+        "bias": f"{symbol}_bias",
+        "requantizers": f"{symbol}_requantizers",
+        "features": layer.features,
+        "outputs": layer.outputs,
+        "per_row": int(per_row),
+        "output_zero_point": layer.output_zero_point,
+    }
+    return Constant(tables, "elstm_dense_t", f"{symbol}_layer", members)
+
+
+def detector_constant(detector: QDetector) -> Constant:
+    """All of the detector's integers."""
+    tables = [
+        Table(
+            f"detector/{name}: int32[{detector.channels} channels]",
+            "int32_t", f"detector_{name}", detector.channels,
+            _rows(getattr(detector, name), detector.channels),
+        )
+        for name in ("input_weight", "output_weight", "offset")
+    ]  # fmt: skip
+    members: dict[str, str | int] = {table.symbol.removeprefix("detector_"): table.symbol for table in tables}
+    members["whitening"] = "NULL"
+    if detector.whitening is not None:
+        members["whitening"] = "detector_whitening"
+        tables.append(
+            Table(
+                f"detector/whitening: int16[{detector.channels} rows][{detector.channels} channels], "
+                f"scale 2**-{detector.whitening_shift}",
+                "int16_t", "detector_whitening", detector.whitening.size,
+                _rows(detector.whitening, detector.channels),
+            )
+        )  # fmt: skip
+    for name in (
+        "base", "excess", "gain", "warmup", "alpha", "clear", "channels", "shift", "whitening_shift", "rate",
+        "debounce", "input_zero_point", "output_zero_point",
+    ):  # fmt: skip
+        members[name] = int(getattr(detector, name))
+    return Constant(tables, "elstm_detector_t", "detector", members)
+
+
+def _rows(values: npt.ArrayLike, break_after: int, group: int = 1) -> str:
+    """Integers as the lines of an initializer; a line ends after ``break_after`` values or when full."""
+    flat = [str(value) for value in np.asarray(values).ravel().tolist()]
+    width = max(len(value) for value in flat) + 1
+    a_line = max((LINE - 4) // (width * group + 1 + (group > 1)), 1) * group
+    lines = []
+    for start in range(0, len(flat), break_after):
+        block = flat[start : start + break_after]
+        for at in range(0, len(block), a_line):
+            cells = [f"{value:>{width - 1}}," for value in block[at : at + a_line]]
+            groups = [" ".join(cells[k : k + group]) for k in range(0, len(cells), group)]
+            lines.append("    " + ("  " if group > 1 else " ").join(groups))
+    return "\n".join(lines)

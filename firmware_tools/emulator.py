@@ -1,0 +1,160 @@
+"""The exported C on an emulated Cortex-M: compiled, linked and run in unicorn, function by function.
+
+Reads a QGraph; starts a compiler once; then codes in, codes out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_lstm.errors import RuntimeFailure
+from edge_lstm.optional import require
+from edge_lstm.qgraph import Int8Array, QGraph
+from firmware_tools.build import Compiler, build_core, write_sources
+from firmware_tools.c_executor import UNUSED, CExecutor
+from firmware_tools.cores import Core, core_named
+from firmware_tools.elf import Image, read_image
+
+PAGE = 4096
+STOP = 0x0F000000  # calls return here; a page of its own, so that nothing else reaches it
+STACK, STACK_BYTES = 0x30000000, 64 * 1024
+BUFFER, BUFFER_BYTES = 0x40000000, 4 << 20
+CALL_LIMIT_S = 120.0  # of one call; the longest batch takes about a second
+
+
+class Machine:
+    """One emulated core with an image loaded; calls its functions by the Arm procedure call standard."""
+
+    def __init__(self, image: Image, core: Core) -> None:
+        self.image = image
+        self.core = core
+        self._unicorn = require("unicorn", "emulator")
+        self._arm: Any = require("unicorn.arm_const", "emulator")
+        self.uc: Any = self._unicorn.Uc(
+            self._unicorn.UC_ARCH_ARM, self._unicorn.UC_MODE_THUMB | self._unicorn.UC_MODE_MCLASS
+        )
+        self.uc.ctl_set_cpu_model(getattr(self._arm, core.unicorn_model))
+        self._map()
+
+    def _map(self) -> None:
+        """Map the image, its states, the stack and the buffers; all else faults when touched."""
+        code = self._unicorn.UC_PROT_READ | self._unicorn.UC_PROT_EXEC
+        data = self._unicorn.UC_PROT_READ | self._unicorn.UC_PROT_WRITE
+        start = min(address for address, _ in self.image.segments)
+        end = max(address + len(content) for address, content in self.image.segments)
+        self.uc.mem_map(start, -(-(end - start) // PAGE) * PAGE, code)
+        for address, content in self.image.segments:
+            self.uc.mem_write(address, content)
+        self.uc.mem_map(STOP, PAGE, code)
+        states = sum(self.image.sections.get(name, 0) for name in (".data", ".state", ".bss"))
+        self.uc.mem_map(0x20000000, -(-max(states, 1) // PAGE) * PAGE, data)
+        self.uc.mem_map(STACK, STACK_BYTES, data)
+        self.uc.mem_map(BUFFER, BUFFER_BYTES, data)
+
+    def call(self, function: str, *arguments: int) -> int:
+        """Call ``function`` with 32-bit arguments; returns its 32-bit result.
+
+        Raises RuntimeFailure, naming where, on a fault or when it does not return.
+        """
+        arm, address = self._arm, self.image.symbol(function).address
+        registers = (arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3)
+        for register, value in zip(registers, arguments, strict=False):
+            self.uc.reg_write(register, value)
+        stack = STACK + STACK_BYTES - 8 * -(-max(len(arguments) - 4, 0) // 2)  # 8-byte aligned
+        for index, value in enumerate(arguments[4:]):
+            self.write(stack + 4 * index, value.to_bytes(4, "little"))
+        self.uc.reg_write(arm.UC_ARM_REG_SP, stack)
+        self.uc.reg_write(arm.UC_ARM_REG_LR, STOP | 1)
+        try:
+            self.uc.emu_start(address | 1, STOP, timeout=int(CALL_LIMIT_S * 1e6))
+        except self._unicorn.UcError as error:
+            raise self._failure(function, str(error)) from error
+        if self.uc.reg_read(arm.UC_ARM_REG_PC) & ~1 != STOP:
+            raise self._failure(function, f"it did not return within {CALL_LIMIT_S:.0f} s")
+        return int(self.uc.reg_read(arm.UC_ARM_REG_R0))
+
+    def _failure(self, function: str, what: str) -> RuntimeFailure:
+        pc = int(self.uc.reg_read(self._arm.UC_ARM_REG_PC))
+        return RuntimeFailure(
+            f"{self.core.name}: call of {function} failed: {what}; pc 0x{pc:08x} in "
+            f"{self.image.function_at(pc)}. If the C was edited, export it again"
+        )
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes of memory."""
+        return bytes(self.uc.mem_read(address, size))
+
+    def write(self, address: int, content: bytes) -> None:
+        """Set memory."""
+        self.uc.mem_write(address, content)
+
+
+def build_machine(
+    qgraphs: Sequence[QGraph],
+    core: Core,
+    *,
+    detect: bool = True,
+    c_dir: Path | None = None,
+    compiler: Compiler | None = None,
+) -> Machine:
+    """Compile and link ``qgraphs``, or the exported C in ``c_dir``, and load the image."""
+    with tempfile.TemporaryDirectory(prefix="edge-lstm-") as name:
+        folder = Path(name)
+        sources = write_sources(qgraphs, folder, detect=detect, c_dir=c_dir)
+        image = read_image(build_core(core, sources, folder, compiler))
+    return Machine(image, core)
+
+
+class EmulatedExecutor(CExecutor):
+    """One network in C on an emulated core; ``name`` is the core's.
+
+    c_dir: a folder of exported C to compile instead of a fresh export.  machine: one from ``build_machine``
+    that holds this network, to share one image between networks.
+    """
+
+    def __init__(
+        self, qgraph: QGraph, core_name: str, c_dir: Path | None = None, *, machine: Machine | None = None
+    ) -> None:
+        super().__init__(core_name, qgraph)
+        self.machine = machine or build_machine([qgraph], core_named(core_name), c_dir=c_dir)
+        self._state = self.machine.image.symbol(f"{qgraph.name}_harness_state")
+        self.machine.write(self._state.address, bytes([UNUSED]) * self._state.size)
+        self.reset()
+
+    def _call(self, function: str, *arguments: int) -> None:
+        self.machine.call(f"{self.qgraph.name}_harness_{function}", self._state.address, *arguments)
+
+    def reset_network(self) -> None:
+        self._call("reset")
+
+    def _advance(self, codes: Int8Array) -> Int8Array:
+        outputs = self.qgraph.outputs
+        chunk = BUFFER_BYTES // (codes.shape[1] + outputs)
+        found = [np.empty((0, outputs), dtype=np.int8)]
+        for at in range(0, len(codes), chunk):
+            rows = codes[at : at + chunk]
+            self.machine.write(BUFFER, rows.tobytes())
+            self._call("run", BUFFER, BUFFER + rows.nbytes, len(rows))
+            result = self.machine.read(BUFFER + rows.nbytes, len(rows) * outputs)
+            found.append(np.frombuffer(result, dtype=np.int8).reshape(-1, outputs))
+        return np.concatenate(found)
+
+    def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        width = 3 + codes.shape[1]
+        chunk = BUFFER_BYTES // (2 * codes.shape[1] + 4 * width)
+        found = [np.empty((0, width), dtype=np.int32)]
+        for at in range(0, len(codes), chunk):
+            rows, flags = codes[at : at + chunk], present[at : at + chunk]
+            scores = 4 * len(rows) * width  # first, where they are aligned
+            x = BUFFER + scores
+            self.machine.write(x, rows.tobytes() + flags.tobytes())
+            self._call("detect", x, x + rows.nbytes, BUFFER, len(rows))
+            result = self.machine.read(BUFFER, scores)
+            found.append(np.frombuffer(result, dtype="<i4").reshape(-1, width))
+        return np.concatenate(found)

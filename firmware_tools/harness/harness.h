@@ -1,0 +1,48 @@
+/* harness.h: what an executor calls in a model's C; expanded once a model in the generated edge_harness.c.
+ * The state and all arrays belong to the caller; x and present hold one row after another.
+ */
+#ifndef EDGE_HARNESS_H
+#define EDGE_HARNESS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One state for the emulated cores; a host process allocates its own. */
+#define HARNESS_NETWORK(name, NAME)                                                                            \
+    name##_state_t name##_harness_state;                                                                       \
+    const uint32_t name##_harness_state_bytes = (uint32_t)sizeof(name##_state_t);                              \
+    void name##_harness_run(name##_state_t *state, const int8_t *x, int8_t *y, uint32_t steps);                \
+    void name##_harness_run(name##_state_t *state, const int8_t *x, int8_t *y, uint32_t steps)                 \
+    {                                                                                                          \
+        for (uint32_t t = 0; t < steps; t++) {                                                                 \
+            name##_step(state, x, y);                                                                          \
+            x += NAME##_FEATURES;                                                                              \
+            y += NAME##_OUTPUTS;                                                                               \
+        }                                                                                                      \
+    }                                                                                                          \
+    void name##_harness_reset(name##_state_t *state);                                                          \
+    void name##_harness_reset(name##_state_t *state)                                                           \
+    {                                                                                                          \
+        name##_reset(state);                                                                                   \
+    }
+
+/* rows: score, alarm, threshold and the smoothed residuals of each row. */
+#define HARNESS_DETECTOR(name, NAME)                                                                           \
+    void name##_harness_detect(name##_state_t *state, const int8_t *x, const uint8_t *present, int32_t *rows, \
+                               uint32_t steps);                                                                \
+    void name##_harness_detect(name##_state_t *state, const int8_t *x, const uint8_t *present, int32_t *rows, \
+                               uint32_t steps)                                                                 \
+    {                                                                                                          \
+        for (uint32_t t = 0; t < steps; t++) {                                                                 \
+            rows[1] = name##_detect(state, x, present, &rows[0]);                                              \
+            rows[2] = name##_threshold(state);                                                                 \
+            for (uint32_t channel = 0; channel < NAME##_FEATURES; channel++) {                                 \
+                rows[3u + channel] = state->smoothed[channel];                                                 \
+            }                                                                                                  \
+            x += NAME##_FEATURES;                                                                              \
+            present += NAME##_FEATURES;                                                                        \
+            rows += 3 + NAME##_FEATURES;                                                                       \
+        }                                                                                                      \
+    }
+
+#endif

@@ -1,0 +1,174 @@
+"""Seeded random networks and streams that drive the integer arithmetic into its corners."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_lstm.detect.fixed import QDetector
+from edge_lstm.errors import ModelError
+from edge_lstm.executors.numpy_executor import NumpyExecutor
+from edge_lstm.executors.streams import mixed_stream
+from edge_lstm.graph import Stream
+from edge_lstm.lower import lower
+from edge_lstm.qgraph import CELL_POWERS, Int8Array, QDense, QGraph, QLstm, Quantization
+from edge_lstm.quantize import portable_hidden_scale, portable_scale
+
+CLIPS = (0.0, 0.0, 0.7, 3.3, 10.0)
+
+
+def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> Int8Array:
+    """Wide codes, a few zeros and, rarely, -128."""
+    codes = np.clip(np.rint(rng.normal(0, rng.uniform(8, 60), shape)), -127, 127)
+    codes[rng.random(shape) < 0.002] = -128
+    codes[rng.random(shape) < 0.05] = 0
+    return codes.astype(np.int8)
+
+
+def _zero_point(rng: np.random.Generator) -> int:
+    return int(rng.choice([-128, 127, 0, *rng.integers(-100, 100, 5)]))
+
+
+def _gate_scales(rng: np.random.Generator, reach: float, columns: int) -> npt.NDArray[np.float32]:
+    """float32 (4,): a typical sum of ``columns`` products moves a gate by up to ``reach``."""
+    typical = reach / (30 * 64 * np.sqrt(columns))
+    scales = [portable_scale(typical * rng.uniform(0.3, 1.5)) for _ in range(4)]
+    return np.array(scales, dtype=np.float32)
+
+
+def _lstm(
+    rng: np.random.Generator, name: str, source: Quantization, features: int, units: int, saturating: bool
+) -> QLstm:
+    hidden = Quantization(portable_hidden_scale(rng.uniform(0.4, 2.0) / 255), _zero_point(rng))
+    reach = rng.uniform(10, 40) if saturating else rng.uniform(1, 4)
+    kernel_scales = _gate_scales(rng, reach, features) / np.float32(source.scale)
+    recurrent_scales = _gate_scales(rng, reach, units) / np.float32(hidden.scale)
+    kernel_scales = np.array([portable_scale(float(s)) for s in kernel_scales], dtype=np.float32)
+    recurrent_scales = np.array([portable_scale(float(s)) for s in recurrent_scales], dtype=np.float32)
+    bias = rng.normal(0, 1.0, (4, units)) / (kernel_scales.astype(np.float64) * source.scale)[:, None]
+    return QLstm(
+        name, _weights(rng, (4, units, features)), _weights(rng, (4, units, units)),
+        np.rint(bias).astype(np.int32), kernel_scales, recurrent_scales, source, hidden,
+        int(rng.choice(CELL_POWERS)), float(rng.choice(CLIPS)),
+    )  # fmt: skip
+
+
+def _dense(
+    rng: np.random.Generator, source: Quantization, features: int, outputs: int, output: Quantization
+) -> QDense:
+    rows = int(rng.choice([1, outputs]))
+    per_code = output.scale * rng.uniform(20, 120) / (source.scale * 30 * 60 * np.sqrt(features))
+    scales = [portable_scale(per_code * rng.uniform(0.5, 1.5)) for _ in range(rows)]
+    bias = rng.normal(0, 30, outputs) * output.scale / (per_code * source.scale)
+    return QDense(
+        "dense", _weights(rng, (outputs, features)), np.rint(bias).astype(np.int32),
+        np.array(scales, dtype=np.float32), source, output,
+    )  # fmt: skip
+
+
+def random_detector(
+    rng: np.random.Generator, channels: int, input_zero_point: int, output_zero_point: int
+) -> QDetector:
+    """A detector with every option drawn, but for its threshold."""
+    shift = int(rng.integers(0, 13))
+    weight = max(int(2**shift * rng.uniform(2, 40)), 1)
+    whitening = None
+    whitening_shift = int(rng.integers(6, 14))
+    if rng.random() < 0.5:
+        mixed = rng.normal(0, 0.4, (channels, channels)) + np.eye(channels)
+        limit = 65000.0 / np.abs(mixed).sum(axis=1).max()
+        whitening = np.rint(mixed * min(2.0**whitening_shift, limit)).astype(np.int16)
+    return QDetector(
+        input_zero_point, output_zero_point,
+        rng.integers(weight // 2 + 1, weight + 2, channels), rng.integers(0, weight + 2, channels),
+        rng.integers(-20 * weight, 20 * weight + 1, channels), shift, whitening, whitening_shift,
+        alpha=int(rng.choice([1, 26, 128, 200, 255, 256])), base=0, excess=0,
+        gain=int(rng.choice([0, 100, 300])), rate=int(rng.integers(0, 8)),
+        clear=int(rng.choice([128, 200, 256])), debounce=int(rng.choice([1, 2, 5])),
+        warmup=int(rng.choice([1, 3, 20])),
+    )  # fmt: skip
+
+
+def with_lively_threshold(rng: np.random.Generator, qgraph: QGraph, detector: QDetector) -> QGraph:
+    """Put the threshold among the scores of a random stream, so that alarms come and go."""
+    codes = random_codes(0, 200, qgraph.features)
+    scores = NumpyExecutor(qgraph).detect(codes, np.ones(codes.shape, dtype=bool)).score
+    base = int(np.quantile(scores, rng.uniform(0.3, 0.8)))
+    excess = int(base * rng.uniform(0, 0.1))
+    return replace(qgraph, detector=replace(detector, base=base, excess=excess))
+
+
+def random_qgraph(
+    seed: int,
+    layers: int | None = None,
+    units: int | None = None,
+    features: int | None = None,
+    dense: bool = True,
+    saturating: bool = False,
+    detector: bool = False,
+) -> QGraph:
+    """A network that ``lower`` accepts under both profiles, with the same multipliers under both.
+
+    Sizes 1 .. 40, one or two LSTM layers, a dense head unless ``dense`` is False; a detector needs as many
+    outputs as features.  saturating: gates and their sums leave Q3.12.
+    """
+    for attempt in range(100):
+        rng = np.random.default_rng([seed, attempt])
+        qgraph = _draw(rng, f"random_{seed}", layers, units, features, dense, saturating, detector)
+        try:
+            lower(qgraph)
+            lower(qgraph.with_profile("litert"))
+        except ModelError:
+            continue
+        return qgraph if qgraph.detector is None else with_lively_threshold(rng, qgraph, qgraph.detector)
+    raise AssertionError(f"seed {seed}: no network of these sizes is free of overflow")
+
+
+def _draw(
+    rng: np.random.Generator,
+    name: str,
+    layers: int | None,
+    units: int | None,
+    features: int | None,
+    dense: bool,
+    saturating: bool,
+    detector: bool,
+) -> QGraph:
+    width = int(rng.integers(1, 41)) if features is None else features
+    source = Quantization(portable_scale(rng.uniform(2, 12) / 255), _zero_point(rng))
+    first = source
+    built: list[QLstm | QDense] = []
+    columns = width
+    for index in range(int(rng.integers(1, 3)) if layers is None else layers):
+        size = int(rng.integers(1, 41)) if units is None else units
+        if detector and not dense:
+            size = width
+        built.append(_lstm(rng, f"lstm_{index}", source, columns, size, saturating))
+        source, columns = built[-1].output, size
+    if dense:
+        outputs = width if detector else int(rng.integers(1, 41))
+        output = Quantization(portable_scale(rng.uniform(1, 8) / 255), _zero_point(rng))
+        built.append(_dense(rng, source, columns, outputs, output))
+        source = output
+    made = random_detector(rng, width, first.zero_point, source.zero_point) if detector else None
+    return QGraph(name, tuple(built), Stream.unnamed(width), detector=made)
+
+
+def random_codes(seed: int, steps: int, features: int) -> Int8Array:
+    """int8 (steps, features): smooth walks, uniform noise, rails and silence, changing every few rows."""
+    return mixed_stream(features, steps, seed)
+
+
+def random_present(seed: int, steps: int, features: int) -> npt.NDArray[np.bool_]:
+    """bool (steps, features): single gaps, long gaps of a channel, rows without any channel, also first."""
+    rng = np.random.default_rng([seed, 2])
+    present = rng.random((steps, features)) > 0.15
+    for _ in range(max(steps // 50, 1)):
+        at = int(rng.integers(0, steps))
+        present[at : at + int(rng.integers(1, 12)), int(rng.integers(0, features))] = False
+        at = int(rng.integers(0, steps))
+        present[at : at + int(rng.integers(1, 6))] = False
+    present[:2] = rng.random((min(steps, 2), features)) > 0.7
+    return present
