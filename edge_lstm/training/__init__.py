@@ -1,1 +1,1 @@
-"""training."""
+"""Keras lives here: the forecaster, its training and its pruning."""
