@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect.fixed import QDetector
+from edge_lstm.detection.fixed import QDetector
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.fixedpoint import IntArray, float_scale, quantize_multiplier, requantize
 from edge_lstm.graph import frozen
@@ -61,7 +61,7 @@ class LstmProgram:
 class DenseProgram:
     """All integers of one dense layer; bias: int32 (outputs,), the input zero point folded in.
 
-    requantizer: for `tflm`.  For `litert` its multiplier is a 24-bit significand and its shift the exponent.
+    requantizer: in `litert` its multiplier is a 24-bit significand and its shift the exponent.
     """
 
     name: str
@@ -126,15 +126,15 @@ def _requantizer(reals: list[float]) -> Requantizer:
 
 
 def _gate_scale(weight: np.float32, activation: float, profile: str) -> float:
-    """Scale of a gate's accumulator in Q3.12.  LiteRT multiplies in float32, TFLM in float64."""
-    if profile == "litert":
+    """Scale of a gate's accumulator in Q3.12.  LiteRT and TFLite multiply in float32, TFLM in float64."""
+    if profile != "tflm":
         return float(np.float32(weight * np.float32(activation)) * np.float32(4096))
     return float(weight) * activation * 4096.0
 
 
 def _hidden_scale(layer: QLstm, profile: str) -> float:
     """Scale of the Q0.30 product o * tanh(c) in hidden codes."""
-    if profile == "litert":
+    if profile != "tflm":
         return float(np.float32(2.0**-30) / np.float32(layer.hidden.scale))
     return 2.0**-30 / layer.hidden.scale
 
@@ -169,7 +169,7 @@ def _lower_dense(layer: QDense, profile: str) -> DenseProgram:
         pairs = np.array([float_scale(input_scale * s / output_scale) for s in scales], dtype=np.int64)
         requantizer = Requantizer(frozen(pairs[:, 0], np.int64), frozen(pairs[:, 1], np.int64))
     else:
-        requantizer = _requantizer([_dense_scale(layer, s) for s in scales])
+        requantizer = _requantizer([_dense_scale(layer, s, profile) for s in scales])
     sums = layer.kernel.astype(np.int64).sum(axis=1)
     return DenseProgram(
         layer.name,
@@ -180,12 +180,11 @@ def _lower_dense(layer: QDense, profile: str) -> DenseProgram:
     )
 
 
-def _dense_scale(layer: QDense, weight_scale: np.float32) -> float:
-    """TFLM multiplies input and weight scale in float32 (one scale a tensor) or float64 (one a row)."""
-    if len(layer.kernel_scales) == 1:
-        product = float(np.float32(layer.input.scale) * weight_scale)
-    else:
-        product = layer.input.scale * float(weight_scale)
+def _dense_scale(layer: QDense, weight_scale: np.float32, profile: str) -> float:
+    """TFLM (since 2026-10-14) multiplies in float64, TFLite in float32 for one scale a tensor."""
+    product = layer.input.scale * float(weight_scale)
+    if profile == "tflite" and len(layer.kernel_scales) == 1:
+        product = float(np.float32(product))
     return product / layer.output.scale
 
 
@@ -201,11 +200,12 @@ def overflow_problems(layer: LstmProgram | DenseProgram, profile: str) -> list[s
         bound = largest_acc(layer.bias, layer.kernel)
         if profile == "litert":
             shift = layer.requantizer.shift
-            bad = (bound >= 2**31) | (shift > 0) | (shift < -62)
+            bad = (bound >= 2**31) | (shift > -16) | (shift < -62)  # LiteRT refuses scales from 256 up
         else:
             bad = bound << np.maximum(layer.requantizer.shift, 0) >= 2**31
         return [
-            f"dense '{layer.name}', output {row}: the accumulator can overflow" for row in np.flatnonzero(bad)
+            f"dense '{layer.name}', output {row}: the accumulator can overflow or its scale is out of range"
+            for row in np.flatnonzero(bad)
         ]
     problems = []
     for part, bias, kernel, requantizer in (

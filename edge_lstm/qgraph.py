@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect.fixed import QDetector
+from edge_lstm.detection.fixed import QDetector
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.graph import FloatArray, Stream, chain_problems, frozen
 
-PROFILES = ("tflm", "litert")  # NUMERICS.md, 1
-CELL_POWERS = range(-15, -8)  # log2 of the cell scale that both profiles can compute
+PROFILES = ("tflm", "litert", "tflite")  # NUMERICS.md, 1
+CELL_POWERS = range(-15, -8)  # log2 of the cell scale that every profile can compute
 
 Int8Array = npt.NDArray[np.int8]
 
@@ -80,6 +80,7 @@ class QLstm:
     def __post_init__(self) -> None:
         _freeze(self, kernel=np.int8, recurrent_kernel=np.int8, bias=np.int32)
         _freeze(self, kernel_scales=np.float32, recurrent_scales=np.float32)
+        object.__setattr__(self, "cell_clip", float(np.float32(self.cell_clip)))  # as a file holds it
         raise_all(ModelError, f"lstm '{self.name}'", self._problems())
 
     def _problems(self) -> list[str]:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect import fixed
+from edge_lstm.detection import fixed
 from edge_lstm.errors import DataError
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.fixedpoint import IntArray

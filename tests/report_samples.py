@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_lstm.datasets.pump import NAMES, UNITS, make_pump
 from edge_lstm.graph import Channel
-from edge_lstm.report.data import (
+from edge_lstm.reporting.data import (
     Agreement,
     CoreCost,
     DetectorTrace,

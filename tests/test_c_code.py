@@ -95,15 +95,14 @@ def test_equal_programs_give_equal_bytes_and_other_programs_other_hashes() -> No
 
 def test_the_head_names_version_hash_and_command_and_nothing_of_the_machine() -> None:
     program = lower(random_qgraph(7))
-    files = emit_c(program, ["flow: l/min, center 3, scale 2"], command="make c")
+    files = emit_c(program, ["flow: l/min, center 3, scale 2"])
     assert set(files) == {"random_7.c", "random_7.h", "elstm.c", "elstm.h"}
     for kind in ("c", "h"):
         head = files[f"random_7.{kind}"][:600]
         assert f"edge-lstm {__version__} from program sha256:{program_hash(program)[:32]}" in head
-        assert "rewrite it with: make c\n" in head
+        assert "rewrite it with: edge-lstm convert random_7.tflite --to c -o .\n" in head
         assert str(Path.cwd()) not in files[f"random_7.{kind}"]
     assert " * flow: l/min, center 3, scale 2\n" in files["random_7.h"]
-    assert "edge-lstm convert random_7.tflite --to c" in emit_c(program)["random_7.c"]
 
 
 def test_the_tables_hold_the_weights_unit_by_unit_with_the_gates_innermost() -> None:

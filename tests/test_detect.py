@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from scipy.stats import genpareto
 
-from edge_lstm.detect import fixed, floating
-from edge_lstm.detect.events import EventStream, events, in_spreads
-from edge_lstm.detect.fit import DetectorConfig, fit_detector, fit_residuals, fit_threshold, quantize_detector
-from edge_lstm.detect.floating import Detector, FloatDetection
-from edge_lstm.detect.thresholds import (
+from edge_lstm.detection import fixed, floating
+from edge_lstm.detection.events import EventStream, events, in_spreads
+from edge_lstm.detection.fit import (
+    DetectorConfig,
+    fit_detector,
+    fit_residuals,
+    fit_threshold,
+    quantize_detector,
+)
+from edge_lstm.detection.floating import Detector, FloatDetection
+from edge_lstm.detection.thresholds import (
     Threshold,
     pareto_shape,
     pot_gain,

@@ -10,9 +10,9 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error, r2_score
 from statsmodels.tsa.api import VAR, AutoReg
 
-from edge_lstm.detect.fit import DetectorConfig
+from edge_lstm.detection.fit import DetectorConfig
 from edge_lstm.errors import DataError
-from edge_lstm.evaluate.baselines import (
+from edge_lstm.evaluation.baselines import (
     Linear,
     Mean,
     Pca,
@@ -22,8 +22,8 @@ from edge_lstm.evaluate.baselines import (
     run_baseline,
     run_baselines,
 )
-from edge_lstm.evaluate.forecast import expected_rows, forecast_metrics
-from edge_lstm.evaluate.metrics import auc_pr, evaluate_stream, merged, runs, verdict
+from edge_lstm.evaluation.forecast import expected_rows, forecast_metrics
+from edge_lstm.evaluation.metrics import auc_pr, evaluate_stream, merged, runs, verdict
 
 CONFIG = DetectorConfig()
 RIDGE_ERROR = 1e-4  # of residuals of size 1: what a ridge of 1e-3 changes in a fit on 3,000 rows

@@ -48,6 +48,13 @@ def test_requantize_rounds_the_exact_product_twice(acc: int, multiplier: int, sh
     assert int(fp.requantize(acc, multiplier, shift)) == nearest_ties_away(Fraction(high, 2**-shift))
 
 
+@given(INT32, st.integers(2**30, 2**31 - 1), st.integers(-31, 0))
+def test_requantize_ties_up_rounds_the_exact_product_up_twice(acc: int, multiplier: int, shift: int) -> None:
+    high = nearest_ties_up(Fraction(acc * multiplier, 2**31))
+    found = int(fp.requantize_ties_up(acc, multiplier, shift))
+    assert found == nearest_ties_up(Fraction(high, 2**-shift))
+
+
 @given(st.integers(-(2**20), 2**20), st.integers(2**30, 2**31 - 1), st.integers(1, 10))
 def test_requantize_shifts_left_before_it_multiplies(acc: int, multiplier: int, shift: int) -> None:
     assert int(fp.requantize(acc, multiplier, shift)) == nearest_ties_up(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from conftest import missing
-from edge_lstm.detect.fixed import Detection
+from edge_lstm.detection.fixed import Detection
 from edge_lstm.emit.c_code import emit_c
 from edge_lstm.errors import ConfigError, DataError, MissingTool, RuntimeFailure
 from edge_lstm.executors.numpy_executor import NumpyExecutor

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from edge_lstm.errors import ConfigError, DataError, ModelError
-from edge_lstm.evaluate.quantization import compare
+from edge_lstm.evaluation.quantization import compare
 from edge_lstm.graph import Dense, Graph, Lstm, Stream
 from edge_lstm.lower import LstmProgram, lower
 from edge_lstm.qgraph import QDense, QLstm
-from edge_lstm.quantize import (
+from edge_lstm.quantizer import (
     QuantizeConfig,
     cell_power,
     find_range,

@@ -25,8 +25,8 @@ import pytest
 from conftest import missing
 from edge_lstm.errors import DataError, MissingTool, OutputError
 from edge_lstm.graph import Channel
-from edge_lstm.report import bars, canvas, page, plots, tables
-from edge_lstm.report.data import CoreCost, DetectorTrace, Event, ReportData, TensorRange, ranked, verdict
+from edge_lstm.reporting import bars, canvas, page, plots, tables
+from edge_lstm.reporting.data import CoreCost, DetectorTrace, Event, ReportData, TensorRange, ranked, verdict
 from report_samples import HOSTILE, bare, gaps, hostile, make_data, many_channels, one_channel, short
 
 SECTIONS = ["quality", "stream", "score", "events", "forecast", "residuals", "ranges", "memory",
@@ -117,7 +117,7 @@ def test_a_page_is_drawn_without_pyplot() -> None:
     code = (
         "import sys, numpy as np\n"
         "from edge_lstm.graph import Channel\n"
-        "from edge_lstm.report import data, page\n"
+        "from edge_lstm.reporting import data, page\n"
         "page.render(data.ReportData('x', [Channel('a')], np.eye(9)[:, :1]))\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )

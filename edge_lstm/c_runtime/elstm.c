@@ -3,21 +3,19 @@
  * A network calls the functions of one profile; -ffunction-sections and --gc-sections drop the other's.
  *
  * Deviations from MISRA C:2012:
- *   10.1        >> of negative values: must be arithmetic, checked at compile time below
+ *   10.1        >> of negative values: must be arithmetic; below, an array of -1 entries does not compile
  *   15.5, 17.8  advisory: early returns and advancing parameters, where the cure reads worse
  *   18.4        advisory: pointers advance through weights that lie in the order of use
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "elstm.h"
-
 #include <string.h>
 
 #if ELSTM_API_VERSION != 1
 #error "elstm.c is of elstm API 1: copy elstm.h and elstm.c from the same export"
 #endif
 
-/* An array of -1 entries does not compile: rule 10.1 above. */
 typedef char elstm_shift_is_arithmetic[((int32_t)-5 >> 1) == -3 && ((int64_t)-5 >> 1) == -3 ? 1 : -1];
 
 enum { GATE_I, GATE_F, GATE_G, GATE_O, GATES };
@@ -64,6 +62,14 @@ static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
     return elstm_rounding_shift(elstm_high_multiply(acc, r.multiplier), (uint8_t)-r.shift);
 }
 
+/* elstm_requantize whose second rounding takes ties up. */
+static inline int32_t elstm_requantize_ties_up(int32_t acc, elstm_requantizer_t r)
+{
+    const int32_t high = r.shift > 0 ? elstm_requantize(acc, r) : elstm_high_multiply(acc, r.multiplier);
+    const uint8_t right = r.shift < 0 ? (uint8_t)-r.shift : (uint8_t)0;
+    return (int32_t)(((int64_t)high + (((int64_t)1 << right) >> 1)) >> right);
+}
+
 /* elstm_requantize for the multiplier 2**30: its product and first rounding are one addition.
  * acc is below 2**31 - 1, shift is 0 .. 31.
  */
@@ -75,13 +81,10 @@ static inline int32_t elstm_requantize_half(int32_t acc, uint8_t shift)
 static inline uint8_t elstm_bit_length(uint64_t x)
 {
     uint8_t length = 0;
-    for (uint8_t step = 32; step != 0u; step = (uint8_t)(step >> 1)) {
-        if ((x >> step) != 0u) {
-            length = (uint8_t)(length + step);
-            x >>= step;
-        }
+    for (; x != 0u; x >>= 1) {
+        length++;
     }
-    return (uint8_t)(length + (x != 0u ? 1u : 0u));
+    return length;
 }
 
 /* x / 2**shift to nearest, ties to even; shift is 0 .. 62. */
@@ -278,8 +281,7 @@ static inline int32_t elstm_clip_cell(const elstm_lstm_t *layer, int32_t cell)
 }
 
 /* c' = f * c + i * g in cell codes.  |f * c| and |i * g| are below 2**30: each term fits 16 bits. */
-static inline int32_t elstm_update_cell_tflm(const elstm_lstm_t *layer, int32_t cell, int32_t i, int32_t f,
-                                             int32_t g)
+static inline int32_t elstm_update_cell_tflm(const elstm_lstm_t *layer, int32_t cell, int32_t i, int32_t f, int32_t g)
 {
     const int32_t kept = elstm_requantize_half(f * cell, 14);
     const int32_t fresh = elstm_requantize_half(i * g, (uint8_t)(29 + layer->cell_power));
@@ -366,32 +368,35 @@ static inline int32_t elstm_dot(int32_t acc, const int8_t *row, const int8_t *x,
     return acc;
 }
 
-void elstm_dense_tflm(const elstm_dense_t *layer, const int8_t *x, int8_t *y)
+static inline void elstm_dense(const elstm_dense_t *layer, const int8_t *x, int8_t *y,
+                               int32_t (*scaling)(int32_t acc, elstm_requantizer_t r))
 {
     const int8_t *row = layer->kernel;
     const elstm_requantizer_t *r = layer->requantizers;
     for (uint16_t output = 0; output < layer->outputs; output++) {
         const int32_t acc = elstm_dot(layer->bias[output], row, x, layer->features);
-        y[output] = elstm_code(elstm_requantize(acc, *r), layer->output_zero_point);
+        y[output] = elstm_code(scaling(acc, *r), layer->output_zero_point);
         row += layer->features;
         r += layer->per_row;
     }
+}
+
+void elstm_dense_tflm(const elstm_dense_t *layer, const int8_t *x, int8_t *y)
+{
+    elstm_dense(layer, x, y, elstm_requantize);
 }
 
 void elstm_dense_litert(const elstm_dense_t *layer, const int8_t *x, int8_t *y)
 {
-    const int8_t *row = layer->kernel;
-    const elstm_requantizer_t *r = layer->requantizers;
-    for (uint16_t output = 0; output < layer->outputs; output++) {
-        const int32_t acc = elstm_dot(layer->bias[output], row, x, layer->features);
-        y[output] = elstm_code(elstm_requantize_float(acc, *r), layer->output_zero_point);
-        row += layer->features;
-        r += layer->per_row;
-    }
+    elstm_dense(layer, x, y, elstm_requantize_float);
 }
 
-void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state,
-                          const elstm_channels_t *channels)
+void elstm_dense_tflite(const elstm_dense_t *layer, const int8_t *x, int8_t *y)
+{
+    elstm_dense(layer, x, y, elstm_requantize_ties_up);
+}
+
+void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state, const elstm_channels_t *channels)
 {
     state->score = 0;
     state->excess = detector->excess;

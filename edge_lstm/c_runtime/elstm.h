@@ -105,6 +105,7 @@ void elstm_lstm_step_litert(const elstm_lstm_t *layer, const int8_t *x, const in
 /* x: [features], y: [outputs]. */
 void elstm_dense_tflm(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
 void elstm_dense_litert(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
+void elstm_dense_tflite(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
 
 /* Set the state after power-on: held at the input's zero point, forecast at the output's. */
 void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state,

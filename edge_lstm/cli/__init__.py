@@ -1,1 +1,50 @@
-"""cli."""
+"""The command line: thin wrappers of the public functions; the only room that prints."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from edge_lstm import VERBS, __version__
+
+SUMMARIES = {
+    "dataset": "Write a labelled synthetic recording.",
+    "train": "Train a compact LSTM forecaster on a CSV.",
+    "prune": "Prune a trained model and train it on.",
+    "quantize": "Turn a trained model into an int8 .tflite with its detector.",
+    "convert": "Write a .tflite as C, or with other timesteps.",
+    "run": "Run codes or a CSV through a model on one executor.",
+    "verify": "Prove that every executor computes the same codes.",
+    "bench": "Count instructions, flash, RAM and stack on a core.",
+    "detect": "Find anomalies in a CSV; print alarms as they happen.",
+    "evaluate": "Judge forecast and alarms beside simple methods.",
+    "report": "Write one self-contained HTML page about a model.",
+    "demo": "The whole road on a synthetic pump, in one command.",
+}
+
+
+class Verbs(click.Group):
+    """Loads a verb's module only when it is called: the help must not wait for NumPy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"edge_lstm.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, SUMMARIES[verb]) for verb in VERBS])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edge-lstm")
+def main() -> None:
+    """From a sensor CSV to a proven int8 LSTM detector on a microcontroller.
+
+    Start with: edge-lstm demo
+    """

@@ -39,11 +39,10 @@ class Field:
     comment: str
 
 
-def emit_c(program: Program, header_lines: Sequence[str] = (), command: str | None = None) -> dict[str, str]:
+def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]:
     """Return file name -> text of ``program`` and the runtime that it needs.
 
     header_lines: extra lines for the head of the header, such as the channels and their scaling.
-    command: what rewrites the files, for their heads; no paths, so that equal models give equal files.
     Raises ModelError where the program's name would hide a header of the C library or of the runtime.
     """
     name = program.name
@@ -67,7 +66,7 @@ def emit_c(program: Program, header_lines: Sequence[str] = (), command: str | No
         f"numerics profile {program.profile}",
         "origin": (
             f"Written by edge-lstm {__version__} from program sha256:{program_hash(program)[:32]}.",
-            f"Do not edit; rewrite it with: {one_line(command or f'edge-lstm convert {name}.tflite --to c')}",
+            f"Do not edit; rewrite it with: edge-lstm convert {name}.tflite --to c -o .",
         ),
         "header_lines": [one_line(line) for line in header_lines],
         "features": program.features,
@@ -192,7 +191,7 @@ def _steps(program: Program, symbols: list[str]) -> list[str]:
         last = layer is program.layers[-1]
         if isinstance(layer, LstmProgram):
             hidden = f"state->{symbol}_hidden"
-            step = f"elstm_lstm_step_{program.profile}"
+            step = "elstm_lstm_step_tflm" if program.profile == "tflm" else "elstm_lstm_step_litert"
             calls.append(
                 _call(
                     step, f"&{symbol}_layer", x, f"{hidden}[now]", f"{hidden}[next]", f"state->{symbol}_cell"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect.fixed import QDetector
+from edge_lstm.detection.fixed import QDetector
 from edge_lstm.lower import GATES, DenseProgram, LstmProgram, Requantizer
 
 LINE = 110  # characters

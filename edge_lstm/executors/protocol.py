@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect import fixed
+from edge_lstm.detection import fixed
 from edge_lstm.errors import DataError
 from edge_lstm.fixedpoint import IntArray
 from edge_lstm.qgraph import Int8Array, QGraph

@@ -14,6 +14,7 @@ from edge_lstm.fixedpoint import (
     IntArray,
     requantize,
     requantize_float,
+    requantize_ties_up,
     rounding_shift,
     saturate,
     sigmoid_lookup,
@@ -113,7 +114,7 @@ def run_dense(layer: DenseProgram, profile: str, x: IntArray) -> IntArray:
     """x: codes (..., features).  Returns codes (..., outputs)."""
     acc = x @ layer.kernel.astype(np.int64).T + layer.bias
     r = layer.requantizer
-    scale = requantize if profile == "tflm" else requantize_float
+    scale = {"tflm": requantize, "litert": requantize_float, "tflite": requantize_ties_up}[profile]
     return saturate(scale(acc, r.multiplier, r.shift) + layer.output_zero_point, 8)
 
 

@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect import fixed, floating
-from edge_lstm.detect.fixed import INT32_MAX, QDetector
-from edge_lstm.detect.floating import BoolArray, Detector
-from edge_lstm.detect.thresholds import (
+from edge_lstm.detection import fixed, floating
+from edge_lstm.detection.fixed import INT32_MAX, QDetector
+from edge_lstm.detection.floating import BoolArray, Detector
+from edge_lstm.detection.thresholds import (
     KINDS,
     Threshold,
     pot_threshold,

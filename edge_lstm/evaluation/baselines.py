@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.detect import floating
-from edge_lstm.detect.fit import FLOOR, DetectorConfig, fit_residuals
-from edge_lstm.detect.floating import BoolArray, FloatDetection
+from edge_lstm.detection import floating
+from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_residuals
+from edge_lstm.detection.floating import BoolArray, FloatDetection
 from edge_lstm.errors import DataError, raise_all
 from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require

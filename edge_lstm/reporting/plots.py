@@ -12,9 +12,9 @@ import numpy.typing as npt
 from edge_lstm.files import write_bytes
 from edge_lstm.graph import Channel, FloatArray
 from edge_lstm.optional import require
-from edge_lstm.report import canvas
-from edge_lstm.report.canvas import BOTTOM, LEFT, NARROW, RIGHT, TITLE, Axes, light
-from edge_lstm.report.data import ReportData, ranked, spans
+from edge_lstm.reporting import canvas
+from edge_lstm.reporting.canvas import BOTTOM, LEFT, NARROW, RIGHT, TITLE, Axes, light
+from edge_lstm.reporting.data import ReportData, ranked, spans
 
 PANEL = 84  # height of one channel's axes
 MARKED = 60  # more alarms than this are drawn as a strip only

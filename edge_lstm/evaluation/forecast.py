@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.detect.floating import BoolArray
+from edge_lstm.detection.floating import BoolArray
 from edge_lstm.errors import DataError, raise_all
 from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edge_lstm.report import canvas
-from edge_lstm.report.canvas import BOTTOM, LEFT, NARROW, RIGHT, TITLE, Axes, light
-from edge_lstm.report.data import CoreCost, TensorRange
+from edge_lstm.reporting import canvas
+from edge_lstm.reporting.canvas import BOTTOM, LEFT, NARROW, RIGHT, TITLE, Axes, light
+from edge_lstm.reporting.data import CoreCost, TensorRange
 
 
 def draw_ranges(tensors: Sequence[TensorRange], width: int) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from edge_lstm import __version__
-from edge_lstm.report import bars, plots, tables
-from edge_lstm.report.canvas import NARROW, PALETTE, WIDE
-from edge_lstm.report.data import ReportData, alarm_spans, ranked, verdict
-from edge_lstm.report.tables import number
+from edge_lstm.reporting import bars, plots, tables
+from edge_lstm.reporting.canvas import NARROW, PALETTE, WIDE
+from edge_lstm.reporting.data import ReportData, alarm_spans, ranked, verdict
+from edge_lstm.reporting.tables import number
 
 STACKED = 8  # up to so many channels share one wide picture; more become a grid of small ones
 DRAWN = 12  # channels whose forecasts and residuals are drawn; the table has all
@@ -36,7 +36,7 @@ def render(data: ReportData) -> str:
 
     Raises MissingTool where Matplotlib is not installed.
     """
-    template = resources.files("edge_lstm.report") / "templates" / "report.html.j2"
+    template = resources.files("edge_lstm.reporting") / "templates" / "report.html.j2"
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

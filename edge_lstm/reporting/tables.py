@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.graph import FloatArray
-from edge_lstm.report.data import Event, ReportData, shares
+from edge_lstm.reporting.data import Event, ReportData, shares
 
 NONE = "\N{EN DASH}"
 MORE_IS_BETTER = ("r2", "auc", "vus", "precision", "recall", "f1", "found")

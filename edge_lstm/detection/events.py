@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.detect.floating import BoolArray, FloatDetection
+from edge_lstm.detection.floating import BoolArray, FloatDetection
 from edge_lstm.graph import FloatArray
 
 

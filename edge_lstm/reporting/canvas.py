@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require
-from edge_lstm.report.data import ReportData, spans
+from edge_lstm.reporting.data import ReportData, spans
 
 Axes = Any  # matplotlib.axes.Axes and Figure: Matplotlib is an extra and is imported where it is used
 Figure = Any

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detect import fixed
-from edge_lstm.detect.thresholds import Threshold
+from edge_lstm.detection import fixed
+from edge_lstm.detection.thresholds import Threshold
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.graph import FloatArray, frozen
 

@@ -1,0 +1,216 @@
+"""The TFLite interpreters that others made, as executors: LiteRT, tflite-runtime, TensorFlow Lite Micro.
+
+Reads a .tflite file's bytes, or writes them from the QGraph; each runtime is imported when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from edge_lstm.emit.tflite_model import emit_tflite
+from edge_lstm.errors import DataError, MissingTool, RuntimeFailure
+from edge_lstm.executors.protocol import Executor
+from edge_lstm.optional import require
+from edge_lstm.qgraph import Int8Array, QGraph
+
+ARENA_BYTES = 1 << 20  # TFLM's working memory for small models; with too little of it TFLM crashes
+
+
+class TfliteExecutor(Executor):
+    """One interpreter of .tflite files with one file loaded.
+
+    model: the file's bytes, which run as they are; written from ``qgraph`` when absent.
+    Raises MissingTool where the runtime is not installed, RuntimeFailure where it refuses the file.
+    """
+
+    def __init__(self, qgraph: QGraph, model: bytes | None = None) -> None:
+        self.qgraph = qgraph
+        content = model or emit_tflite(qgraph)
+        interpreter_class = self.load()
+        with _caught_log() as log:
+            try:
+                self.open(interpreter_class, content)
+            except (RuntimeError, ValueError) as error:
+                raise RuntimeFailure(
+                    f"{self.name} refuses model '{qgraph.name}': {_one_line(f'{error} {log()}')}; "
+                    "write the file again with this toolkit, or choose another --on"
+                ) from error
+        self.reset()
+
+    @abstractmethod
+    def load(self) -> Any:
+        """Import the runtime; returns its class of interpreters."""
+
+    @abstractmethod
+    def open(self, interpreter_class: Any, content: bytes) -> None:
+        """Load and prepare ``content``; raises RuntimeError or ValueError where the runtime does."""
+
+    @abstractmethod
+    def invoke(self, block: Int8Array) -> Int8Array:
+        """One invocation on codes in the shape of the file's input; returns its output."""
+
+    def run(self, codes: Int8Array) -> Int8Array:
+        """Advance by whole windows; with several lanes every lane gets the stream.  See ``Executor``."""
+        return self._advance(np.repeat(codes[:, None], self.qgraph.lanes, axis=1))[:, 0]
+
+    def run_windows(self, codes: Int8Array) -> Int8Array:
+        """Run codes (windows, steps, features), each from reset, as many at a time as there are lanes."""
+        q, lanes = self.qgraph, self.qgraph.lanes
+        rows = codes.shape[1] // q.timesteps * (1 if q.last_only else q.timesteps)
+        results = [np.zeros((0, rows, q.outputs), dtype=np.int8)]
+        for start in range(0, len(codes), lanes):
+            together = codes[start : start + lanes]
+            filled = np.resize(together, (lanes, *together.shape[1:]))  # idle lanes repeat the first ones
+            self.reset()
+            results.append(self._advance(filled.swapaxes(0, 1))[:, : len(together)].swapaxes(0, 1))
+        return np.concatenate(results)
+
+    def _advance(self, codes: Int8Array) -> Int8Array:
+        """Codes (steps, lanes, features) -> (rows, lanes, outputs), window by window, without reset."""
+        q = self.qgraph
+        if codes.ndim != 3 or codes.dtype != np.int8 or codes.shape[2] != q.features:
+            raise DataError(
+                f"model '{q.name}' takes int8 codes with {q.features} features, got {codes.dtype} with "
+                f"shape {codes.shape[:1] + codes.shape[2:]}"
+            )
+        if len(codes) % q.timesteps:
+            raise DataError(
+                f"model '{q.name}' takes windows of {q.timesteps} rows, got {len(codes)} rows; "
+                "give a multiple"
+            )
+        rows = 1 if q.last_only else q.timesteps
+        outputs = np.empty((len(codes) // q.timesteps, rows, q.lanes, q.outputs), dtype=np.int8)
+        try:
+            for index, window in enumerate(codes.reshape(-1, q.timesteps, q.lanes, q.features)):
+                outputs[index] = self.invoke(window).reshape(outputs.shape[1:])
+        except (RuntimeError, ValueError) as error:
+            reason = _one_line(str(error))
+            raise RuntimeFailure(f"{self.name} failed on model '{q.name}': {reason}") from error
+        return outputs.reshape(-1, q.lanes, q.outputs)
+
+
+class _DesktopExecutor(TfliteExecutor):
+    """What LiteRT and tflite-runtime have in common."""
+
+    def open(self, interpreter_class: Any, content: bytes) -> None:
+        self.interpreter = interpreter_class(model_content=content, num_threads=1)
+        self.interpreter.allocate_tensors()
+        details = self.interpreter.get_input_details()[0]
+        self.input_index, self.input_shape = details["index"], tuple(details["shape"])
+        self.output_index = self.interpreter.get_output_details()[0]["index"]
+
+    def invoke(self, block: Int8Array) -> Int8Array:
+        self.interpreter.set_tensor(self.input_index, block.reshape(self.input_shape))
+        self.interpreter.invoke()
+        output: Int8Array = self.interpreter.get_tensor(self.output_index)
+        return output
+
+    def reset_network(self) -> None:
+        self.interpreter.reset_all_variables()
+
+
+class LiteRTExecutor(_DesktopExecutor):
+    """Google's LiteRT (``ai-edge-litert``), with its default kernels."""
+
+    name = "litert"
+    profile = "litert"
+
+    def load(self) -> Any:
+        return _import("ai_edge_litert.interpreter", "litert").Interpreter
+
+
+class TfliteRuntimeExecutor(_DesktopExecutor):
+    """The last ``tflite-runtime`` (2.14), for NumPy 1; it leaves int8 dense layers to TFLite's own kernel."""
+
+    name = "tflite-runtime"
+    profile = "tflite"
+
+    def load(self) -> Any:
+        if int(np.__version__.split(".")[0]) >= 2:  # its import would crash, after a page of warnings
+            raise MissingTool(
+                f"tflite-runtime needs NumPy 1, here is {np.__version__}; give it an environment of its own: "
+                "pip install 'edge-lstm[tflite-runtime]'"
+            )
+        return _import("tflite_runtime.interpreter", "tflite-runtime").Interpreter
+
+
+class TflmExecutor(TfliteExecutor):
+    """TensorFlow Lite Micro's own interpreter with its reference kernels (``tflite-micro``)."""
+
+    name = "tflm"
+    profile = "tflm"
+
+    def load(self) -> Any:
+        return _import("tflite_micro", "tflm").runtime.Interpreter
+
+    def open(self, interpreter_class: Any, content: bytes) -> None:
+        q = self.qgraph
+        activations = q.timesteps * q.lanes * (q.features + sum(layer.outputs for layer in q.layers))
+        arena = ARENA_BYTES + 10 * len(content) + 4 * activations
+        self.interpreter = interpreter_class.from_bytes(content, arena_size=arena)
+        self.input_shape = tuple(self.interpreter.get_input_details(0)["shape"])
+
+    def invoke(self, block: Int8Array) -> Int8Array:
+        self.interpreter.set_input(block.reshape(self.input_shape), 0)
+        self.interpreter.invoke()
+        output: Int8Array = self.interpreter.get_output(0)
+        return output
+
+    def reset_network(self) -> None:
+        self.interpreter.reset()
+
+
+RUNTIMES = {runtime.name: runtime for runtime in (LiteRTExecutor, TfliteRuntimeExecutor, TflmExecutor)}
+
+
+def open_runtime(name: str, qgraph: QGraph, model: bytes | None = None) -> TfliteExecutor:
+    """Open the runtime ``name``, one of ``RUNTIMES``."""
+    return RUNTIMES[name](qgraph, model)
+
+
+def _import(module: str, extra: str) -> Any:
+    """Import a runtime; MissingTool also where it is installed for another Python or system library."""
+    try:
+        return require(module, extra)
+    except ImportError as error:
+        raise MissingTool(
+            f"the Python package '{module.split('.')[0]}' is installed but cannot be loaded here "
+            f"({_one_line(str(error))}); install what fits with: pip install 'edge-lstm[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def _caught_log() -> Iterator[Callable[[], str]]:
+    """Catch what a runtime's C++ writes to the error stream; yields what reads it so far.
+
+    Afterwards all of it but INFO lines is passed on, unless the block failed: then the message holds it.
+    """
+    with tempfile.TemporaryFile() as log:
+
+        def text() -> str:
+            log.seek(0)
+            lines = log.read().decode("utf-8", "replace").splitlines()
+            return "\n".join(line for line in lines if line.strip() and not line.startswith("INFO:"))
+
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield text
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        if text():
+            print(text(), file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,157 @@
+"""Recordings as networks meet them: read, scaled, held where missing, cut at gaps.
+
+Reads CSVs and models; used by every verb that takes ``--data``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_lstm.datasets.csv_file import read_csv
+from edge_lstm.datasets.dataset import BoolArray, Dataset
+from edge_lstm.datasets.policies import Policy
+from edge_lstm.detection import fixed, floating
+from edge_lstm.errors import ModelError
+from edge_lstm.executors.protocol import Executor
+from edge_lstm.graph import FloatArray, Graph, Stream
+from edge_lstm.importers.keras_model import read_keras
+from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.reference import floating as real_network
+from edge_lstm.training.config import TrainConfig
+
+RECOVERY_ROWS = 32  # after a labelled fault: the sensors jump back and the network's state recovers
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Which columns of a CSV are what (None: found by itself), and what is done about its defects."""
+
+    time: str | None = None
+    channels: tuple[str, ...] | None = None
+    label: str | None = None
+    policy: Policy = field(default_factory=Policy)
+
+
+def read_stream(path: Path, options: StreamOptions, stream: Stream | None = None) -> Dataset:
+    """Read a CSV; with the ``stream`` of a model its channels are taken by name, constant or not."""
+    policy, channels = options.policy, options.channels
+    if stream is not None:
+        policy = replace(policy, constant="keep")
+        channels = channels or stream.names
+        if len(channels) != len(stream.channels):
+            raise ModelError(
+                f"the model has {len(stream.channels)} channels ({', '.join(stream.names)}), "
+                f"{len(channels)} were named; name one column for each, in that order"
+            )
+    return read_csv(path, time=options.time, channels=channels, label=options.label, policy=policy)
+
+
+def read_graph(path: Path) -> Graph:
+    """A float model."""
+    return read_keras(Path(path))
+
+
+def train_config(made: Mapping[str, Any]) -> TrainConfig:
+    """The options a model was trained with; the defaults for a model that someone else made."""
+    return TrainConfig.from_mapping(made.get("train", {}))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A recording in network units.
+
+    x: (steps, channels), missing values held (0 before the first after a gap).  present: same shape, bool.
+    learn: bool (steps,), normal rows before the test part, not right after a fault or a gap.
+    test: bool (steps,).
+    """
+
+    dataset: Dataset
+    x: FloatArray
+    present: BoolArray
+    learn: BoolArray
+    test: BoolArray
+
+    @property
+    def gap(self) -> BoolArray:
+        return self.dataset.gap
+
+    @property
+    def segments(self) -> list[slice]:
+        """Parts between gaps; a device is reset at the start of each."""
+        edges = [0, *np.flatnonzero(self.gap).tolist(), len(self.x)]
+        return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def network_rows(dataset: Dataset, stream: Stream, config: TrainConfig) -> Rows:
+    """Scale a recording for a network and mark the rows that may be learnt from."""
+    scaled = np.nan_to_num(stream.to_network(dataset.values))
+    row = np.arange(dataset.rows)[:, None]
+    first = np.maximum.accumulate(np.where(dataset.gap[:, None], row, 0), axis=0)  # of the row's segment
+    last = np.maximum.accumulate(np.where(dataset.present, row, -1), axis=0)
+    x = np.where(last < first, 0.0, np.take_along_axis(scaled, np.maximum(last, 0), axis=0))
+    test = row[:, 0] >= round(dataset.rows * (config.train_fraction + config.validation_fraction))
+    fault = np.maximum.accumulate(np.where(dataset.normal, -RECOVERY_ROWS - 1, row[:, 0]))
+    recovering = row[:, 0] - fault <= RECOVERY_ROWS
+    return Rows(dataset, x, dataset.present, dataset.normal & ~recovering & ~dataset.gap & ~test, test)
+
+
+def float_forecasts(graph: Graph, rows: Rows) -> FloatArray:
+    """Outputs (steps, channels) of the float network after each row, reset at gaps; rows without data: 0."""
+    outputs = np.zeros_like(rows.x)
+    for part in rows.segments:
+        taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
+        outputs[taken] = real_network.run(graph, rows.x[taken][None])[0][0]
+    return outputs
+
+
+def codes_of(qgraph: QGraph, rows: Rows) -> Int8Array:
+    """The recording as the network's input codes."""
+    return qgraph.input.encode(rows.x)
+
+
+def int8_forecasts(executor: Executor, codes: Int8Array, rows: Rows) -> Int8Array:
+    """Output codes (steps, channels) after each row, reset at gaps; rows without data: the zero point."""
+    outputs = np.full_like(codes, executor.qgraph.output.zero_point)
+    for part in rows.segments:
+        taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
+        executor.reset()
+        if len(taken):
+            outputs[taken] = executor.run(codes[taken])
+    return outputs
+
+
+def join(parts: list[fixed.Detection]) -> fixed.Detection:
+    """Detections of consecutive parts as one."""
+    return fixed.Detection(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in fixed.Detection.__annotations__)
+    )
+
+
+def float_detection(
+    detector: floating.Detector, forecasts: FloatArray, rows: Rows
+) -> floating.FloatDetection:
+    """The real-valued detector over the recording, reset at gaps."""
+    parts = [
+        floating.detect(detector, rows.x[part], forecasts[part], rows.present[part]) for part in rows.segments
+    ]
+    return floating.FloatDetection(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in floating.FloatDetection.__annotations__
+        )
+    )
+
+
+def int8_detection(executor: Executor, codes: Int8Array, rows: Rows) -> fixed.Detection:
+    """The integer detector on an executor over the recording, reset at gaps."""
+    parts = []
+    for part in rows.segments:
+        executor.reset()
+        parts.append(executor.detect(codes[part], rows.present[part]))
+    return join(parts)
