@@ -13,7 +13,7 @@ demo: $(VENV)/all.done
 	$(BIN)/edge-lstm demo -o build/demo
 
 test: $(VENV)/dev.done lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
