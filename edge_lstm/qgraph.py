@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edge_lstm.detection.fixed import QDetector
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.graph import FloatArray, Stream, chain_problems, frozen
+from edge_lstm.naming import identifier
 
 PROFILES = ("tflm", "litert", "tflite")  # NUMERICS.md, 1
 CELL_POWERS = range(-15, -8)  # log2 of the cell scale that every profile can compute
@@ -168,7 +169,8 @@ QLayer = QLstm | QDense
 class QGraph:
     """A stack of int8 layers, with its sensor stream and its detector.
 
-    name: a C identifier.  timesteps: rows that one invocation of its file takes; 1 for streaming.
+    name: one that ``naming.identifier`` accepts.
+    timesteps: rows that one invocation of its file takes; 1 for streaming.
     last_only: the file returns only the output of an invocation's last row.
     lanes: independent streams that one invocation advances (a time-major file of batch n); 1 otherwise.
     detector: None where the network has none.  made: how it was made, plain JSON values.
@@ -186,8 +188,8 @@ class QGraph:
 
     def __post_init__(self) -> None:
         problems = chain_problems(self.name, self.layers, self.stream)
-        if not self.name.isidentifier() or not self.name.isascii():
-            problems.append(f"the name '{self.name}' is not a C identifier; use letters, digits and _")
+        if identifier(self.name) != self.name:
+            problems.append(f"the name '{self.name}' is none for C; choose '{identifier(self.name)}'")
         if self.profile not in PROFILES:
             problems.append(f"profile '{self.profile}' is unknown; choose one of {', '.join(PROFILES)}")
         if self.timesteps < 1 or self.lanes < 1:

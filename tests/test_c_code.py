@@ -17,7 +17,6 @@ import pytest
 from conftest import missing
 from edge_lstm import __version__, fixedpoint
 from edge_lstm.emit.c_code import emit_c, layer_symbols, program_hash, runtime_text
-from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.lower import Program, lower
 from edge_lstm.qgraph import QDense, QGraph, QLstm
@@ -114,14 +113,6 @@ def test_the_tables_hold_the_weights_unit_by_unit_with_the_gates_innermost() -> 
     kernel = program.layers[0].kernel
     assert values == [int(kernel[g, u, f]) for u in range(2) for f in range(3) for g in range(4)]
     assert "int8[2 units][3 features][gate i, f, g, o]" in text
-
-
-@pytest.mark.parametrize("name", ["elstm", "string", "STDINT"])
-def test_a_name_that_hides_a_header_is_refused(name: str) -> None:
-    with pytest.raises(
-        ModelError, match=rf"model '{name}': {name}.h would hide the header <{name.lower()}.h>"
-    ):
-        emit_c(lower(renamed(random_qgraph(7), name)))
 
 
 def test_a_text_cannot_end_the_comment_that_it_stands_in() -> None:

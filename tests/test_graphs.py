@@ -9,6 +9,7 @@ import pytest
 
 from edge_lstm.errors import DataError, ModelError, raise_all
 from edge_lstm.graph import Channel, Dense, Graph, Lstm, Stream
+from edge_lstm.naming import identifier
 from edge_lstm.qgraph import QDense, QGraph, QLstm, Quantization
 from test_reference import one_unit
 
@@ -110,7 +111,12 @@ def test_a_quantized_graph_lists_name_profile_and_scale_breaks_together() -> Non
     with pytest.raises(ModelError) as caught:
         QGraph("1 pump", (one_unit(), dense), Stream.unnamed(1), "cmsis", timesteps=0)
     message = str(caught.value)
-    for part in ("not a C identifier", "profile 'cmsis' is unknown", "timesteps 0", "'d' reads"):
+    for part in (
+        "the name '1 pump' is none for C; choose 'model_1_pump'",
+        "profile 'cmsis' is unknown",
+        "timesteps 0",
+        "'d' reads",
+    ):
         assert part in message
     with pytest.raises(ModelError, match="no LSTM layer"):
         QGraph("m", (dense,), Stream.unnamed(1))
@@ -130,3 +136,17 @@ def test_scaling_to_the_network_and_back_is_the_identity() -> None:
     real = np.array([[1.0, 2.0], [np.nan, -7.0]])
     assert np.allclose(stream.to_real(stream.to_network(real)), real, equal_nan=True)
     assert stream.names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("pump", "pump"), ("pump-v2.1", "pump_v2_1"), ("3 pumps", "model_3_pumps"), ("", "model"),
+        ("---", "model"), ("_", "model"), ("math", "model_math"), ("String", "model_String"),
+        ("int", "model_int"), ("Register", "model_Register"), ("elstm", "model_elstm"), ("__x__", "x"),
+        ("größe", "gr_e"), ("日本", "model"),
+    ],
+)  # fmt: skip
+def test_any_text_becomes_a_c_identifier(text: str, name: str) -> None:
+    assert identifier(text) == name
+    assert name.isidentifier() and name.isascii()

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT
 from edge_lstm.errors import ModelError, OutputError, UnsupportedModel
 from edge_lstm.graph import Channel, Dense, Graph, Lstm, Stream
-from edge_lstm.importers.keras_model import DESCRIPTION, identifier, read_keras
+from edge_lstm.importers.keras_model import DESCRIPTION, read_keras
 from edge_lstm.reference import floating
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.training.model import build, from_graph, load_keras, save, to_graph
@@ -487,17 +487,3 @@ def test_a_huge_member_is_not_read(good: bytes, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("edge_lstm.importers.keras_model.MAX_BYTES", 1000)
     with pytest.raises(ModelError, match="larger than 0 MiB, expected a small network"):
         read_keras(changed(good, tmp_path / "m.keras", {}))
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("pump", "pump"), ("pump-v2.1", "pump_v2_1"), ("3 pumps", "model_3_pumps"), ("", "model"),
-        ("---", "model"),
-        ("int", "model_int"), ("Register", "model_Register"), ("elstm", "model_elstm"), ("__x__", "x"),
-        ("größe", "gr_e"), ("日本", "model"),
-    ],
-)  # fmt: skip
-def test_any_text_becomes_a_c_identifier(text: str, name: str) -> None:
-    assert identifier(text) == name
-    assert name.isidentifier() and name.isascii()

@@ -14,7 +14,7 @@ from conftest import ROOT
 # top to bottom: a room imports from rooms before it, or from its own
 ORDER = [
     {"errors"},
-    {"optional", "files"},
+    {"optional", "files", "naming"},
     {"graph"},
     {"fixedpoint"},
     {"datasets", "detection"},

@@ -14,7 +14,7 @@ from edge_lstm.emit.tflite_model import CELL_STATE, HIDDEN_STATE, emit_tflite
 from edge_lstm.errors import ModelError, UnsupportedModel
 from edge_lstm.graph import Channel, Stream
 from edge_lstm.importers import metadata
-from edge_lstm.importers.tflite_model import identifier, read_tflite
+from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.qgraph import QDense, QGraph, QLstm, Quantization
 from random_models import random_qgraph
 
@@ -241,12 +241,3 @@ def test_what_cannot_be_carried_is_refused_with_every_reason(shared_data: Path, 
     assert message.startswith(f"{path}: ")
     for reason in REFUSED[name]:
         assert reason in message
-
-
-@pytest.mark.parametrize(
-    ("stem", "name"),
-    [("keras2_b1", "keras2_b1"), ("2 µ-pumps", "model_2___pumps"), ("", "model_"), ("_", "_")],
-)
-def test_a_files_name_becomes_a_c_identifier(stem: str, name: str) -> None:
-    assert identifier(stem) == name
-    assert name.isidentifier()

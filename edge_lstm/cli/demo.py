@@ -79,7 +79,9 @@ def print_demo(result: Demo, seconds: float) -> None:
     )
     for name, reason in result.verification.skipped.items():
         click.echo(f"not run: {name} ({reason})")
-    click.echo(f"Compiled by {', '.join(sorted({m.compiler for m in result.benchmark.cores.values()}))}, -O2.")
+    click.echo(
+        f"Compiled by {', '.join(sorted({m.compiler for m in result.benchmark.cores.values()}))}, -O2."
+    )
     click.echo(result.evaluation.verdict)
     click.echo(f"Look at {result.folder / 'report.html'}; the C is in {result.folder / 'c'}.")
     click.echo(

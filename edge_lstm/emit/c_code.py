@@ -19,16 +19,9 @@ import numpy as np
 
 from edge_lstm import __version__
 from edge_lstm.emit.c_tables import LINE, detector_constant, layer_constant, one_line
-from edge_lstm.errors import ModelError
 from edge_lstm.lower import LstmProgram, Program
 
 API_VERSION = 1  # of elstm.h
-# <NAME.h> or elstm.h must not be hidden by the model's own header
-RESERVED_NAMES = {
-    "elstm", "assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale",
-    "math", "setjmp", "signal", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint", "stdio",
-    "stdlib", "stdnoreturn", "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,11 +39,6 @@ def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]
     Raises ModelError where the program's name would hide a header of the C library or of the runtime.
     """
     name = program.name
-    if name.lower() in RESERVED_NAMES:
-        raise ModelError(
-            f"model '{name}': {name}.h would hide the header <{name.lower()}.h> that the C needs; "
-            "choose another name"
-        )
     symbols = layer_symbols(program)
     constants = [
         layer_constant(program.profile, layer, symbol)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from edge_lstm.errors import ModelError, UnsupportedModel, raise_all
 from edge_lstm.graph import Channel, Dense, FloatArray, Graph, Layer, Lstm, Stream
 from edge_lstm.importers.keras_layers import LayerConfig, chain_of, layer_problems, sequence_problems
+from edge_lstm.naming import identifier
 from edge_lstm.optional import require
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
@@ -31,27 +31,6 @@ DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError, TypeError, AttributeError,
     ArithmeticError, RuntimeError, OSError,
 )  # fmt: skip
-
-# of C, C++ and every firmware's entry point
-RESERVED = """
-    alignas alignof asm auto bool break case catch char class const constexpr continue default delete do
-    double else enum explicit export extern false float for friend goto if inline int long main mutable
-    namespace new operator private protected public register restrict return short signed sizeof static
-    struct switch template this throw true try typedef typename union unsigned using virtual void volatile
-    while
-"""
-
-
-def identifier(text: str) -> str:
-    """``text`` as a C identifier that neither C nor the runtime uses.
-
-    >>> identifier("pump-v2.1"), identifier("3 pumps"), identifier("int")
-    ('pump_v2_1', 'model_3_pumps', 'model_int')
-    """
-    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
-    if not name or name[0].isdigit() or name.lower() in RESERVED.split() or name.lower().startswith("elstm"):
-        return f"model_{name}".rstrip("_")
-    return name
 
 
 def read_keras(path: Path) -> Graph:

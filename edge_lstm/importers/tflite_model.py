@@ -6,7 +6,6 @@ Reads a path or bytes; what a QGraph cannot carry exactly is refused, with every
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from edge_lstm.graph import Stream
 from edge_lstm.importers import metadata
 from edge_lstm.importers.flatbuffer import MAX_FILE_BYTES, Network, Tensor, read_network
 from edge_lstm.importers.tflite_layers import Layout, check_last_row, read_dense, read_lstm
+from edge_lstm.naming import identifier
 from edge_lstm.qgraph import QGraph, QLayer
 
 LSTM, DENSE, SLICE = "UNIDIRECTIONAL_SEQUENCE_LSTM", "FULLY_CONNECTED", "STRIDED_SLICE"
@@ -69,12 +69,6 @@ def _load(source: str | Path | bytes) -> tuple[bytes, str, str]:
             return file.read(MAX_FILE_BYTES + 1), str(path), path.stem
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}; give the path of a .tflite file") from error
-
-
-def identifier(text: str) -> str:
-    """Make a C identifier of a file's stem."""
-    name = re.sub(r"[^0-9A-Za-z_]", "_", text)
-    return f"model_{name}" if name[:1].isdigit() or not name else name
 
 
 class _Reading:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lstm.errors import OutputError
-from edge_lstm.importers.keras_model import identifier
+from edge_lstm.naming import identifier
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.training.fit import Trained, fit
 from edge_lstm.training.model import save
