@@ -17,7 +17,6 @@
 #endif
 
 typedef char elstm_shift_is_arithmetic[((int32_t)-5 >> 1) == -3 && ((int64_t)-5 >> 1) == -3 ? 1 : -1];
-
 enum { GATE_I, GATE_F, GATE_G, GATE_O, GATES };
 
 static inline int32_t elstm_clamp(int32_t x, int32_t low, int32_t high)

@@ -21,6 +21,7 @@ from edge_lstm.quantizer import quantize as quantize_graph
 from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
+    adopt,
     codes_of,
     int8_forecasts,
     network_rows,
@@ -89,6 +90,7 @@ def quantize(
     """
     graph = read_graph(model)
     dataset = read_stream(data, options or StreamOptions(), graph.stream)
+    graph = replace(graph, stream=adopt(graph.stream, dataset))
     rows = network_rows(dataset, graph.stream, train_config(graph.made))
     qgraph, figures = quantize_rows(graph, rows, config or QuantizeConfig(), detector or DetectorConfig())
     content = emit_tflite(qgraph)

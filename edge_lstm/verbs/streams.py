@@ -39,17 +39,40 @@ class StreamOptions:
 
 
 def read_stream(path: Path, options: StreamOptions, stream: Stream | None = None) -> Dataset:
-    """Read a CSV; with the ``stream`` of a model its channels are taken by name, constant or not."""
-    policy, channels = options.policy, options.channels
-    if stream is not None:
-        policy = replace(policy, constant="keep")
-        channels = channels or stream.names
-        if len(channels) != len(stream.channels):
-            raise ModelError(
-                f"the model has {len(stream.channels)} channels ({', '.join(stream.names)}), "
-                f"{len(channels)} were named; name one column for each, in that order"
-            )
-    return read_csv(path, time=options.time, channels=channels, label=options.label, policy=policy)
+    """Read a CSV; with the ``stream`` of a model its channels are taken by name, constant or not.
+
+    A model that someone else made names no channels: it gets the CSV's, in their order.
+    """
+    if stream is None:
+        return read_csv(
+            path, time=options.time, channels=options.channels, label=options.label, policy=options.policy
+        )
+    expected = len(stream.channels)
+    channels = options.channels or (stream.names if is_described(stream) else None)
+    policy = replace(options.policy, constant="keep")
+    dataset = read_csv(path, time=options.time, channels=channels, label=options.label, policy=policy)
+    if dataset.channels != expected:
+        raise ModelError(
+            f"the model has {expected} channels ({', '.join(stream.names)}), {path} gives {dataset.channels} "
+            f"({', '.join(dataset.names)}); name one column for each with --channels, in that order"
+        )
+    return dataset
+
+
+def is_described(stream: Stream) -> bool:
+    """Whether a model's file names its channels."""
+    return stream.names != Stream.unnamed(len(stream.channels)).names
+
+
+def adopt(stream: Stream, dataset: Dataset) -> Stream:
+    """The stream of a model; one that names no channels gets the recording's names and units."""
+    if is_described(stream):
+        return stream
+    channels = tuple(
+        replace(channel, name=name, unit=unit)
+        for channel, name, unit in zip(stream.channels, dataset.names, dataset.units, strict=True)
+    )
+    return Stream(channels, dataset.period_s)
 
 
 def read_graph(path: Path) -> Graph:
