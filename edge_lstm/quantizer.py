@@ -29,8 +29,10 @@ MSE_STEPS = 40  # shrink factors tried by the MSE range: 1, 0.98, ... 0.22
 class QuantizeConfig:
     """Options of the quantizer; names as on the command line.
 
-    ranges: how activation ranges are taken from the calibration stream: minmax, percentile (clip
-    ``100 - percentile`` per cent in all) or mse (the range of least squared error).
+    profile: numerics profile of the written file: tflm, litert or tflite.
+    ranges: how activation ranges are taken from the calibration stream: minmax, percentile or mse (the
+    range of least squared error).
+    percentile: share of the values, in per cent, that the range of ``percentile`` keeps.
     input_margin: share of the input range added on both sides, so that faults do not saturate at once.
     cell_headroom: bits that the cell range keeps free above what calibration saw.
     portable: scales that give every runtime the same multipliers (NUMERICS.md, 8.3).

@@ -335,3 +335,14 @@ def test_help_is_quick() -> None:
         subprocess.run([program, "--help"], check=True, capture_output=True, cwd=ROOT)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.9
+
+
+@pytest.mark.parametrize("verb", ["train", "prune", "quantize"])
+def test_every_option_of_a_verb_has_a_sentence(verb: str) -> None:
+    import click
+
+    command = main.get_command(click.Context(main), verb)
+    assert command is not None
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert param.help, f"{verb} {param.opts}"

@@ -42,9 +42,13 @@ class DetectorConfig:
 
     weighting: "spread" (inverse spread a channel) or "mahalanobis" (decorrelated as well).
     alpha: EWMA weight of the new residual, 0 .. 1; the detector rounds it to 1/256.
-    threshold: "quantile" of the normal scores, "sigma" (mean + sigma deviations), or "pot" (peaks over
-    threshold: exceeded by a normal row with probability ``risk``; ``tail`` of the scores count as peaks;
-    on the stream their mean follows over 2**rate peaks).
+    threshold: "quantile" of the normal scores, "sigma" (mean + sigma deviations) or "pot" (streaming peaks
+    over threshold).
+    quantile: of the normal scores, for "quantile".
+    sigma: standard deviations above the mean of the normal scores, for "sigma".
+    risk: probability that a normal row exceeds the threshold, for "pot".
+    tail: share of the normal scores that count as peaks, for "pot".
+    rate: the mean of the peaks follows the stream over 2**rate of them, for "pot".
     debounce: rows in a row that start or end an alarm.  clear: an alarm ends below clear * threshold.
     warmup: rows after a reset without a score.  holdout: last part of the normal rows, which sets the
     threshold; the rows before it set the spreads.  0 uses all rows for both.
