@@ -39,7 +39,7 @@ class QuantizeConfig:
     """
 
     profile: str = "tflm"
-    ranges: str = "minmax"
+    ranges: str = "mse"
     percentile: float = 99.99
     input_margin: float = 0.15
     cell_headroom: int = 1
