@@ -48,9 +48,10 @@ def table_rows(result: Demo) -> list[list[Any]]:
     rows: list[list[Any]] = [["forecast R2", *(m.forecast.r2 if m.forecast else None for m in (real, int8))]]
     for title, name in (("AUC-PR", "auc_pr"), ("alarms: event F1", "event_f1"), ("faults found", "found"),
                         ("false alarms", "false_alarms"), ("median delay, rows", "delay_rows")):  # fmt: skip
-        rows.append([title, *(getattr(m.alarms, name) if m.alarms else None for m in (real, int8))])
-    if int8.alarms:
-        rows.insert(4, ["faults in the test rows", int8.alarms.events, int8.alarms.events])
+        cells = [getattr(m.alarms, name) if m.alarms else None for m in (real, int8)]
+        if name == "found" and int8.alarms:
+            cells = [f"{found} of {int8.alarms.events}" for found in cells]
+        rows.append([title, *cells])
     for core, m in result.benchmark.cores.items():
         flash = m.code_bytes + m.table_bytes + m.weight_bytes
         rows.append([f"{core}: instructions a step", None, round(m.instructions_per_step["mean"])])
