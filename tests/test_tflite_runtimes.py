@@ -304,6 +304,7 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_extra(
 
 
 def test_a_runtime_built_for_another_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tflite_runtimes, "TFLM_PYTHON", sys.version_info[:2])
     folder = tmp_path / "tflite_micro"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise ImportError('_runtime.so:\\nundefined symbol')")
@@ -330,3 +331,9 @@ def test_the_signature_of_the_file_takes_x_and_gives_the_forecast(name: str) -> 
     interpreter = executor.load()(model_content=emit_tflite(qgraph))
     forecast = interpreter.get_signature_runner("serving_default")(x=codes[None])["forecast"]
     assert_codes(forecast[0], executor.run(codes), name)
+
+
+def test_tflm_on_another_python_is_named_with_the_one_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_lstm.executors.tflite_runtimes.TFLM_PYTHON", (3, 9))
+    with pytest.raises(MissingTool, match=r"a wheel for Python 3\.9 on x86-64 Linux, here is Python 3\."):
+        open_runtime("tflm", random_qgraph(1))

@@ -6,6 +6,7 @@ Reads a .tflite file's bytes, or writes them from the QGraph; each runtime is im
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import tempfile
 from abc import abstractmethod
@@ -21,6 +22,7 @@ from edge_lstm.executors.protocol import Executor
 from edge_lstm.optional import require
 from edge_lstm.qgraph import Int8Array, QGraph
 
+TFLM_PYTHON = (3, 11)  # what its wheel is built for, whatever its tag says
 ARENA_BYTES = 1 << 20  # TFLM's working memory for small models; with too little of it TFLM crashes
 
 
@@ -149,6 +151,12 @@ class TflmExecutor(TfliteExecutor):
     profile = "tflm"
 
     def load(self) -> Any:
+        if sys.version_info[:2] != TFLM_PYTHON:
+            wanted, here = ".".join(map(str, TFLM_PYTHON)), platform.python_version()
+            raise MissingTool(
+                f"TensorFlow Lite Micro's interpreter is a wheel for Python {wanted} on x86-64 Linux, "
+                f"here is Python {here}; use Python {wanted}, then: pip install 'edge-lstm[tflm]'"
+            )
         return _import("tflite_micro", "tflm").runtime.Interpreter
 
     def open(self, interpreter_class: Any, content: bytes) -> None:
