@@ -14,7 +14,7 @@ from edge_lstm.errors import MissingTool
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.qgraph import Int8Array, QGraph
-from edge_lstm.verbs.verify import difference
+from edge_lstm.verbs.verify import difference, keeps_state
 from firmware_tools.cores import core_named
 from firmware_tools.emulator import EmulatedExecutor, build_machine
 from firmware_tools.executors import COMPILED, NAMES, open_executor
@@ -142,3 +142,18 @@ def test_the_c_on_host_and_emulated_m4_equals_numpy_on_200_random_models(
 
 def test_the_compiled_executors_are_all_here() -> None:
     assert set(COMPILED) == {"host", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"}
+
+
+class Forgetful(NumpyExecutor):
+    """A runtime that starts every call from reset, as TensorFlow Lite Micro does with CMSIS-NN kernels."""
+
+    def run(self, codes: Int8Array) -> Int8Array:
+        self.reset()
+        return super().run(codes)
+
+
+def test_a_runtime_that_forgets_its_state_is_found_out() -> None:
+    qgraph = random_qgraph(12, units=6, features=3)
+    codes = random_codes(12, 64, 3)
+    assert keeps_state(NumpyExecutor(qgraph), codes) is True
+    assert keeps_state(Forgetful(qgraph), codes) is False

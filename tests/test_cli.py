@@ -259,6 +259,7 @@ def test_verify_finds_one_changed_weight_byte_in_the_exported_c(
     result = edge_lstm("verify", pump_tflite, "--on", on, "--steps", "400", "--c-dir", folder)
     assert result.exit_code == 1
     assert f"edge-lstm verify: {on}: step " in result.stderr and ", output " in result.stderr
+    assert "LOST" not in result.stdout  # wrong codes are no lost state
     assert "expected" in result.stderr
 
 

@@ -127,7 +127,7 @@ def run_in_chunks(executor: Executor, codes: Int8Array) -> Int8Array:
 
 
 def keeps_state(executor: Executor, codes: Int8Array) -> bool | None:
-    """Run the same rows (steps, features) twice without a reset: does the second call go on from the first?
+    """Run the same rows (steps, features) twice without a reset: a runtime that forgets repeats its codes.
 
     None where the reference returns the same codes either way, so that nothing can be seen.
     """
@@ -135,12 +135,11 @@ def keeps_state(executor: Executor, codes: Int8Array) -> bool | None:
     rows = codes[: qgraph.timesteps * STATE_WINDOWS]
     with NumpyExecutor(qgraph) as reference:
         fresh, continued = reference.run(rows), reference.run(rows)
-    executor.reset()
-    executor.run(rows)
-    second = executor.run(rows)
     if (fresh == continued).all():
         return None
-    return bool((second == continued).all())
+    executor.reset()
+    first, second = executor.run(rows), executor.run(rows)
+    return bool((first != second).any())
 
 
 def _detector_difference(
