@@ -105,10 +105,11 @@ def test_a_keras_file_with_an_unsupported_layer_is_refused_by_name(tmp_path: Pat
     assert not (tmp_path / "m.tflite").exists()
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, pump_csv: Path) -> None:
-    started = time.monotonic()
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, pump_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_lstm.verbs.train.fit", lambda *_: pytest.fail("the training began"))
     refused(edge_lstm("train", pump_csv, "-o", tmp_path / "no" / "m.keras"), "no folder")
-    assert time.monotonic() - started < 5
     refused(edge_lstm("dataset", "pump", tmp_path / "no" / "pump.csv"), "cannot write")
     (tmp_path / "file").write_text("")
     refused(edge_lstm("dataset", "pump", tmp_path / "file" / "pump.csv"), "cannot write")

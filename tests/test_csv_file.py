@@ -397,7 +397,7 @@ def test_no_file_gives_anything_but_a_dataset_or_a_stated_failure(tmp_path: Path
     assert read > 2
 
 
-def test_a_long_recording_is_read_in_about_a_second(tmp_path: Path) -> None:
+def test_a_long_recording_is_read_in_seconds(tmp_path: Path) -> None:
     rows = 130_000
     stamps = np.datetime_as_string(np.datetime64("2024-01-01T00:00:00") + np.arange(rows).astype("m8[s]"))
     cells = np.round(np.random.default_rng(0).normal(size=(rows, 9)), 4).tolist()
@@ -407,7 +407,9 @@ def test_a_long_recording_is_read_in_about_a_second(tmp_path: Path) -> None:
     started = time.process_time()
     data = read_csv(path)
     assert data.values.shape == (rows, 9)
-    assert time.process_time() - started < 3.0  # 0.7 s of processor time where it was written
+    assert (
+        time.process_time() - started < 10.0
+    )  # 0.7 s where it was written; a quadratic reader takes minutes
 
 
 @pytest.mark.parametrize(
