@@ -94,10 +94,6 @@ class QDetector:
         bound = 255 * (np.abs(self.input_weight) + np.abs(self.output_weight)) + np.abs(self.offset)
         return int(bound.max(initial=0))
 
-    def same_as(self, other: QDetector | None) -> bool:
-        """Whether every constant is equal."""
-        return other is not None and detector_values(self) == detector_values(other)
-
 
 def detector_values(detector: QDetector) -> dict[str, Any]:
     """All constants as plain Python values; ``QDetector(**values)`` rebuilds the detector."""

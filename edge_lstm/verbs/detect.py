@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edge_lstm.detection import floating
 from edge_lstm.detection.events import Event, EventStream, in_spreads
 from edge_lstm.errors import ModelError
@@ -19,6 +17,7 @@ from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
     codes_of,
+    join,
     network_rows,
     read_stream,
     train_config,
@@ -73,7 +72,7 @@ def detect(
                 parts.append(floating.from_fixed(found))
                 events += _push(stream, parts[-1], rows, start, on_event)
     last = stream.close()
-    detection = _join(parts)
+    detection = join(parts)
     if out is not None:
         write_text(Path(out), _csv_text(rows, detection))
     return Detected(
@@ -111,15 +110,6 @@ def _push(
             if event.stop_row is not None:
                 ended.append(event)
     return ended
-
-
-def _join(parts: list[floating.FloatDetection]) -> floating.FloatDetection:
-    return floating.FloatDetection(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in floating.FloatDetection.__annotations__
-        )
-    )
 
 
 def _csv_text(rows: Rows, detection: floating.FloatDetection) -> str:

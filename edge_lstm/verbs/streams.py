@@ -5,11 +5,11 @@ Reads CSVs and models; used by every verb that takes ``--data``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from edge_lstm.importers.keras_model import read_keras
 from edge_lstm.qgraph import Int8Array, QGraph
 from edge_lstm.reference import floating as real_network
 from edge_lstm.training.config import TrainConfig
+
+D = TypeVar("D", fixed.Detection, floating.FloatDetection)
 
 RECOVERY_ROWS = 32  # after a labelled fault: the sensors jump back and the network's state recovers
 
@@ -149,32 +151,19 @@ def int8_forecasts(executor: Executor, codes: Int8Array, rows: Rows) -> Int8Arra
     return outputs
 
 
-def join(parts: list[fixed.Detection]) -> fixed.Detection:
-    """Detections of consecutive parts as one."""
-    return fixed.Detection(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in fixed.Detection.__annotations__)
-    )
+def join(parts: Sequence[D]) -> D:
+    """Detections of consecutive parts of a stream as one."""
+    kind = type(parts[0])
+    return kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind)))
 
 
 def float_detection(
     detector: floating.Detector, forecasts: FloatArray, rows: Rows
 ) -> floating.FloatDetection:
     """The real-valued detector over the recording, reset at gaps."""
-    parts = [
-        floating.detect(detector, rows.x[part], forecasts[part], rows.present[part]) for part in rows.segments
-    ]
-    return floating.FloatDetection(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in floating.FloatDetection.__annotations__
-        )
+    return join(
+        [
+            floating.detect(detector, rows.x[part], forecasts[part], rows.present[part])
+            for part in rows.segments
+        ]
     )
-
-
-def int8_detection(executor: Executor, codes: Int8Array, rows: Rows) -> fixed.Detection:
-    """The integer detector on an executor over the recording, reset at gaps."""
-    parts = []
-    for part in rows.segments:
-        executor.reset()
-        parts.append(executor.detect(codes[part], rows.present[part]))
-    return join(parts)
