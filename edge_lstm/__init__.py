@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 VERBS = (
     "dataset", "train", "prune", "quantize", "convert", "run", "verify", "bench", "detect", "evaluate",
-    "report", "demo",
+    "report", "inspect", "layers", "demo",
 )  # fmt: skip
 
 __all__ = ["VERBS", "__version__", *VERBS]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.graph import frozen
+from edge_lstm.arrays import frozen
 
 IntArray = npt.NDArray[np.signedinteger[Any]]
+BY_TABLE = ("tflm", "native")  # profiles whose sigmoid and tanh come from the table
 
 
 def saturate(x: npt.ArrayLike, bits: int) -> IntArray:
@@ -87,6 +88,26 @@ def float_scale(real: float) -> tuple[int, int]:
     return int(significand * (1 << 24)), exponent - 24
 
 
+def short_multiplier(real: float) -> tuple[int, int]:
+    """Return ``(multiplier, shift)`` with ``real = multiplier * 2**(shift - 15)``; multiplier has 15 bits.
+
+    multiplier: 2**14 .. 2**15 - 1, or 0 with shift 0 for a vanishing ``real``.
+    """
+    multiplier, shift = quantize_multiplier(real)
+    return min((multiplier + (1 << 15)) >> 16, 32767), shift
+
+
+def scale_wide(acc: npt.ArrayLike, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> IntArray:
+    """Multiply 48-bit accumulators by ``multiplier * 2**(shift - 15)``, rounded once, ties up.
+
+    multiplier: 0 .. 32767.  shift: -40 .. 7.  |acc| < 2**47.  Returns int64.
+    """
+    product = np.asarray(acc, dtype=np.int64) * np.asarray(multiplier, dtype=np.int64)  # < 2**62
+    right = 15 - np.asarray(shift, dtype=np.int64)
+    scaled: IntArray = (product + (np.int64(1) << (right - 1))) >> right
+    return scaled
+
+
 def round_to_even(x: npt.ArrayLike, shift: npt.ArrayLike) -> IntArray:
     """Divide by ``2**shift``, to nearest, ties to even.  shift: 0 .. 62.  Returns int64."""
     value, shift = np.asarray(x, dtype=np.int64), np.asarray(shift, dtype=np.int64)
@@ -148,20 +169,24 @@ def _interpolate(magnitude: IntArray, bits: int) -> IntArray:
     return np.where(index >= 255, top, (low << bits) + weight * (high - low))
 
 
-def sigmoid_by_table(x: npt.ArrayLike) -> IntArray:
-    """sigmoid of Q3.12 int16 in Q0.15; at most 1.02 LSB from exact."""
-    argument = np.asarray(x, dtype=np.int64) * 3
+def _table_argument(x: npt.ArrayLike, shift: int) -> IntArray:
+    """``3 * x * 2**shift``, rounded half up: the place of an int16 with scale ``2**(shift - 12)``."""
+    argument: IntArray = np.asarray(x, dtype=np.int64) * 3
+    if shift >= 0:
+        return argument << shift
+    return (argument + (1 << (-shift - 1))) >> -shift
+
+
+def sigmoid_by_table(x: npt.ArrayLike, shift: int = 0) -> IntArray:
+    """sigmoid of an int16 with scale ``2**(shift - 12)`` in Q0.15; at most 1.02 LSB from exact."""
+    argument = _table_argument(x, shift)
     value = _interpolate(np.abs(argument), 9)
     return np.where(argument >= 0, (value + 512) >> 10, ((1 << 25) - value + 511) >> 10)
 
 
 def tanh_by_table(x: npt.ArrayLike, shift: int) -> IntArray:
     """tanh of an int16 with scale ``2**(shift - 12)`` in Q0.15; at most 2.5 LSB from exact."""
-    argument = np.asarray(x, dtype=np.int64) * 3
-    if shift >= 0:
-        argument = argument << shift
-    else:
-        argument = (argument + (1 << (-shift - 1))) >> -shift
+    argument = _table_argument(x, shift)
     value = _interpolate(np.abs(argument), 8)
     return np.where(argument >= 0, (value - (1 << 23) + 128) >> 8, (-value + (1 << 23) + 127) >> 8)
 
@@ -229,15 +254,18 @@ def _all_int16() -> IntArray:
 
 
 @cache
-def sigmoid_lookup(profile: str) -> IntArray:
-    """All 65,536 results of the profile's sigmoid, index ``x + 32768``."""
-    function = sigmoid_by_table if profile == "tflm" else sigmoid_by_polynomial
-    return frozen(function(_all_int16()), np.int64)
+def sigmoid_lookup(profile: str, scale_power: int = -12) -> IntArray:
+    """All 65,536 results of the profile's sigmoid at scale ``2**scale_power``, index ``x + 32768``."""
+    if profile in BY_TABLE:
+        return frozen(sigmoid_by_table(_all_int16(), scale_power + 12), np.int64)
+    if scale_power != -12:
+        raise ValueError(f"sigmoid at scale 2**{scale_power} has no polynomial")
+    return frozen(sigmoid_by_polynomial(_all_int16()), np.int64)
 
 
 @cache
 def tanh_lookup(profile: str, scale_power: int) -> IntArray:
     """All 65,536 results of the profile's tanh at scale ``2**scale_power``, index ``x + 32768``."""
-    if profile == "tflm":
+    if profile in BY_TABLE:
         return frozen(tanh_by_table(_all_int16(), scale_power + 12), np.int64)
     return frozen(tanh_by_polynomial(_all_int16(), 15 + scale_power), np.int64)

@@ -1,28 +1,41 @@
-"""The float network: Keras layout, gates in the order i, f, g, o.
+"""The float network: layers that read each other's values, and the sensor stream in front of them.
 
 Read by the float reference and the quantizer; made by importers and by training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import ModelError, raise_all
+from edge_lstm.layer_types import (
+    Activation,
+    Attend,
+    Conv1d,
+    Dense,
+    Gru,
+    Layer,
+    Lstm,
+    Merge,
+    Recurrent,
+    Repeat,
+    Rnn,
+    Row,
+    Softmax,
+)
 
-FloatArray = npt.NDArray[np.floating[Any]]
+INPUT = -1  # the source that is the network's input
 
-
-def frozen(array: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return a read-only copy of ``array`` with ``dtype``."""
-    copy = np.array(array, dtype=dtype, order="C")
-    copy.setflags(write=False)
-    return copy
+__all__ = [
+    "INPUT", "Activation", "Attend", "Channel", "Conv1d", "Dense", "Graph", "Gru", "Layer", "Lstm", "Merge",
+    "Recurrent", "Repeat", "Rnn", "Row", "Softmax", "Stream", "Value", "chain", "needs_window",
+    "shape_values",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,134 +93,143 @@ class Stream:
         return Stream(tuple(Channel(f"ch{index}") for index in range(channels)))
 
 
-@dataclass(frozen=True, eq=False)
-class Lstm:
-    """One LSTM layer.
+class Value(NamedTuple):
+    """What a layer writes: ``width`` features a row; sequence: one row a time step, else one a window."""
 
-    kernel: (features, 4 * units).  recurrent_kernel: (units, 4 * units).  bias: (4 * units,).
-    cell_clip: the cell state is clamped to +-cell_clip; 0 means no clip.
-    """
-
-    name: str
-    kernel: FloatArray
-    recurrent_kernel: FloatArray
-    bias: FloatArray
-    cell_clip: float = 0.0
-
-    def __post_init__(self) -> None:
-        for attribute in ("kernel", "recurrent_kernel", "bias"):
-            object.__setattr__(self, attribute, frozen(getattr(self, attribute), np.float32))
-        raise_all(ModelError, f"lstm '{self.name}'", self._problems())
-
-    def _problems(self) -> list[str]:
-        if self.kernel.ndim != 2 or self.recurrent_kernel.ndim != 2:
-            return [
-                f"kernel has {self.kernel.ndim} and recurrent_kernel {self.recurrent_kernel.ndim} "
-                "dimensions, expected 2 and 2"
-            ]
-        units = self.recurrent_kernel.shape[0]
-        problems = []
-        if units == 0 or self.kernel.shape[0] == 0:
-            problems.append("it has no units or no features; train it with at least one of each")
-        for attribute, expected in (
-            ("kernel", (self.kernel.shape[0], 4 * units)),
-            ("recurrent_kernel", (units, 4 * units)),
-            ("bias", (4 * units,)),
-        ):
-            array = getattr(self, attribute)
-            if array.shape != expected:
-                problems.append(
-                    f"{attribute} is {array.shape}, expected {expected} (4 * units = {4 * units} columns); "
-                    "was the layer saved with another number of units?"
-                )
-            if not np.isfinite(array).all():
-                problems.append(f"{attribute} holds NaN or infinity; the training diverged")
-        return problems
-
-    @property
-    def features(self) -> int:
-        return int(self.kernel.shape[0])
-
-    @property
-    def units(self) -> int:
-        return int(self.recurrent_kernel.shape[0])
-
-    outputs = units
+    width: int
+    sequence: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """One dense layer without activation.  kernel: (features, outputs).  bias: (outputs,)."""
-
-    name: str
-    kernel: FloatArray
-    bias: FloatArray
-
-    def __post_init__(self) -> None:
-        for attribute in ("kernel", "bias"):
-            object.__setattr__(self, attribute, frozen(getattr(self, attribute), np.float32))
-        problems = []
-        if self.kernel.ndim != 2 or self.kernel.size == 0:
-            problems.append(f"kernel is {self.kernel.shape}, expected (features, outputs)")
-        elif self.bias.shape != (self.kernel.shape[1],):
-            problems.append(f"bias is {self.bias.shape}, expected ({self.kernel.shape[1]},)")
-        if not (np.isfinite(self.kernel).all() and np.isfinite(self.bias).all()):
-            problems.append("weights hold NaN or infinity; the training diverged")
-        raise_all(ModelError, f"dense '{self.name}'", problems)
-
-    @property
-    def features(self) -> int:
-        return int(self.kernel.shape[0])
-
-    @property
-    def outputs(self) -> int:
-        return int(self.kernel.shape[1])
+def chain(layers: Sequence[object]) -> tuple[tuple[int, ...], ...]:
+    """The sources of layers that read one another in order."""
+    return tuple((index - 1,) for index in range(len(layers)))
 
 
-Layer = Lstm | Dense
-
-
-def chain_problems(name: str, layers: tuple[Any, ...], stream: Stream) -> list[str]:
-    """What is wrong with the order and the sizes of ``layers``, which have features and outputs."""
-    if not layers:
-        return ["it has no layers"]
-    problems = []
-    if layers[0].features != len(stream.channels):
-        problems.append(
-            f"layer '{layers[0].name}' takes {layers[0].features} features, "
-            f"but the stream has {len(stream.channels)} channels"
-        )
-    for before, after in pairwise(layers):
-        if before.outputs != after.features:
+def _merged(layer: Merge, values: Sequence[Value], problems: list[str]) -> Value:
+    widths = {value.width for value in values}
+    sequence = any(value.sequence for value in values)
+    if layer.mode == "concat":
+        if len({value.sequence for value in values}) > 1:
             problems.append(
-                f"layer '{after.name}' takes {after.features} features, "
-                f"but '{before.name}' gives {before.outputs}"
+                f"merge '{layer.name}': it joins rows of a window with a vector; repeat the vector"
             )
-    return problems
+        return Value(sum(value.width for value in values), sequence)
+    if len(widths - {1}) > 1:
+        problems.append(f"merge '{layer.name}': it joins widths {sorted(widths)}, expected one width or 1")
+    return Value(max(widths), sequence)
+
+
+def _written(layer: Layer, values: Sequence[Value], problems: list[str]) -> Value:
+    """What ``layer`` writes when it reads ``values``; appends what does not fit."""
+    wanted = 2 if isinstance(layer, Attend) else 1
+    if len(values) != wanted and not (isinstance(layer, Merge) and len(values) >= 2):
+        problems.append(f"layer '{layer.name}' reads {len(values)} values, expected {wanted}")
+    first = values[0]
+    if isinstance(layer, Merge):
+        return _merged(layer, values, problems)
+    if isinstance(layer, (Lstm, Gru, Rnn, Dense, Conv1d)):
+        if first.width != layer.features:
+            problems.append(
+                f"layer '{layer.name}' takes {layer.features} features, but what it reads has {first.width}"
+            )
+        first = Value(layer.outputs, first.sequence)
+    gathers = isinstance(layer, (Lstm, Gru, Rnn, Conv1d, Row, Attend)) or getattr(layer, "axis", "") == "time"
+    if gathers and not all(value.sequence for value in values):
+        problems.append(f"layer '{layer.name}' reads a vector, expected the rows of a window; repeat it")
+    if isinstance(layer, Repeat) and first.sequence:
+        problems.append(f"layer '{layer.name}' repeats the rows of a window, expected a vector")
+    if isinstance(layer, Attend) and values[0].width != 1:
+        problems.append(f"layer '{layer.name}' reads weights of width {values[0].width}, expected 1")
+    if isinstance(layer, Attend):
+        return Value(values[-1].width, False)
+    return Value(first.width, isinstance(layer, Repeat) or (first.sequence and not isinstance(layer, Row)))
+
+
+def shape_values(
+    layers: Sequence[Layer], sources: Sequence[Sequence[int]], features: int
+) -> tuple[list[Value], list[str]]:
+    """The value of every layer, and every problem of the wiring."""
+    if not layers:
+        return [], ["it has no layers"]
+    if len(sources) != len(layers):
+        return [], [f"{len(layers)} layers have {len(sources)} lists of sources, expected one a layer"]
+    problems: list[str] = []
+    values: list[Value] = []
+    for index, (layer, reads) in enumerate(zip(layers, sources, strict=True)):
+        if not reads or not all(INPUT <= source < index for source in reads):
+            return values, [f"layer '{layer.name}' reads layers {list(reads)}, expected earlier ones"]
+        given = [values[source] if source >= 0 else Value(features, True) for source in reads]
+        values.append(_written(layer, given, problems))
+    names = [layer.name for layer in layers]
+    problems += [
+        f"{names.count(name)} layers are called '{name}', expected distinct names"
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1)
+    ]
+    return values, problems
+
+
+def needs_window(layer: Layer) -> bool:
+    """Whether ``layer`` reads ahead or gathers a window, so that rows cannot stream through it."""
+    if isinstance(layer, (Row, Repeat, Attend)):
+        return True
+    return (isinstance(layer, Softmax) and layer.axis == "time") or (
+        isinstance(layer, Recurrent) and layer.backwards
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A stack of LSTM layers with an optional dense head, in real numbers.
+    """A network in real numbers.
 
     made: how it was made (configuration, versions, figures), plain JSON values.
+    sources: for every layer the layers that it reads, INPUT for the network's input; () is a chain.
+    The last layer writes the network's output.
+    window: rows of a window, 0 for a streaming network, which takes one row a step for ever.  A network with
+    a layer that gathers a window needs one: each of its runs takes ``window`` rows and starts from reset.
     """
 
     name: str
     layers: tuple[Layer, ...]
     stream: Stream
     made: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[tuple[int, ...], ...] = ()
+    window: int = 0
 
     def __post_init__(self) -> None:
-        problems = chain_problems(self.name, self.layers, self.stream)
-        if not any(isinstance(layer, Lstm) for layer in self.layers):
-            problems.append("it has no LSTM layer; this toolkit is for LSTMs")
+        if not self.sources:
+            object.__setattr__(self, "sources", chain(self.layers))
+        values, problems = shape_values(self.layers, self.sources, len(self.stream.channels))
+        gathering = [layer.name for layer in self.layers if needs_window(layer)]
+        if gathering and self.window < 1:
+            problems.append(
+                f"layer '{gathering[0]}' gathers a window, but its length is unknown; save the model with a "
+                "fixed number of timesteps"
+            )
+        if self.window < 0:
+            problems.append(f"window is {self.window}, expected 0 (streaming) or the rows of a window")
+        read = {source for reads in self.sources for source in reads}
+        unread = [layer.name for index, layer in enumerate(self.layers[:-1]) if index not in read]
+        if unread:
+            problems.append(f"nothing reads {', '.join(unread)}; only the last layer may be the output")
         raise_all(ModelError, f"model '{self.name}'", problems)
+        object.__setattr__(self, "values", tuple(values))
+
+    values: tuple[Value, ...] = field(init=False, repr=False, default=())
 
     @property
     def features(self) -> int:
-        return self.layers[0].features
+        return len(self.stream.channels)
 
     @property
     def outputs(self) -> int:
-        return self.layers[-1].outputs
+        return self.values[-1].width
+
+    @property
+    def rows(self) -> int:
+        """Rows that one run writes: ``window`` or 1."""
+        return self.window if self.window and self.values[-1].sequence else 1
+
+    def inputs_of(self, index: int) -> tuple[Value, ...]:
+        """The values that layer ``index`` reads."""
+        whole = Value(self.features, True)
+        return tuple(self.values[source] if source >= 0 else whole for source in self.sources[index])

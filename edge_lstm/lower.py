@@ -5,171 +5,106 @@ Spec: NUMERICS.md, 5 and 6.  Refuses what could overflow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_lstm.detection.fixed import QDetector
+from edge_lstm.arrays import frozen
 from edge_lstm.errors import ModelError, raise_all
-from edge_lstm.fixedpoint import IntArray, float_scale, quantize_multiplier, requantize
-from edge_lstm.graph import frozen
-from edge_lstm.qgraph import QDense, QGraph, QLstm
+from edge_lstm.fixedpoint import BY_TABLE, IntArray, float_scale, short_multiplier
+from edge_lstm.lower_lstm import (
+    combine_headroom,
+    largest_acc,
+    lower_lstm,
+    lower_native,
+    lstm_overflow,
+    native_overflow,
+)
+from edge_lstm.program import (
+    DenseProgram,
+    LstmProgram,
+    NativeLstmProgram,
+    Program,
+    RecodeProgram,
+    Requantizer,
+    ScanProgram,
+    SoftmaxProgram,
+    StateProgram,
+    Step,
+)
+from edge_lstm.qgraph import (
+    QAdd,
+    QDense,
+    QGraph,
+    QLayer,
+    QLstm,
+    QMul,
+    QNativeLstm,
+    QRecode,
+    QScan,
+    QSoftmax,
+    QValue,
+    written_values,
+)
+from edge_lstm.softmax import fixed_scale, float_table, most_entries, softmax_tables, table_scale
 
-GATES = ("i", "f", "g", "o")
-
-
-@dataclass(frozen=True, eq=False)
-class Requantizer:
-    """``real = multiplier * 2**(shift - 31)``, one entry a gate or a row; int64 arrays."""
-
-    multiplier: IntArray
-    shift: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class LstmProgram:
-    """All integers of one LSTM layer.
-
-    input_bias: int32 (4, units), bias with the input zero point folded in.
-    recurrent_bias: int32 (4, units), the hidden zero point folded in.
-    cell_clip: in cell codes, 0 for none.  cell_power: log2 of the cell scale.
-    """
-
-    name: str
-    kernel: npt.NDArray[np.int8]
-    recurrent_kernel: npt.NDArray[np.int8]
-    input_bias: IntArray
-    recurrent_bias: IntArray
-    input_requantizer: Requantizer
-    recurrent_requantizer: Requantizer
-    hidden_requantizer: Requantizer
-    hidden_zero_point: int
-    cell_power: int
-    cell_clip: int
-
-    @property
-    def features(self) -> int:
-        return int(self.kernel.shape[2])
-
-    @property
-    def units(self) -> int:
-        return int(self.kernel.shape[1])
-
-
-@dataclass(frozen=True, eq=False)
-class DenseProgram:
-    """All integers of one dense layer; bias: int32 (outputs,), the input zero point folded in.
-
-    requantizer: in `litert` its multiplier is a 24-bit significand and its shift the exponent.
-    """
-
-    name: str
-    kernel: npt.NDArray[np.int8]
-    bias: IntArray
-    requantizer: Requantizer
-    output_zero_point: int
-
-    @property
-    def features(self) -> int:
-        return int(self.kernel.shape[1])
-
-    @property
-    def outputs(self) -> int:
-        return int(self.kernel.shape[0])
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A network as integers of one profile; what every exact executor computes."""
-
-    name: str
-    profile: str
-    layers: tuple[LstmProgram | DenseProgram, ...]
-    input_zero_point: int
-    timesteps: int
-    last_only: bool
-    detector: QDetector | None
-
-    @property
-    def features(self) -> int:
-        return self.layers[0].features
-
-    @property
-    def outputs(self) -> int:
-        last = self.layers[-1]
-        return last.units if isinstance(last, LstmProgram) else last.outputs
+__all__ = ["combine_headroom", "lower"]
 
 
 def lower(qgraph: QGraph) -> Program:
     """Compute the integers of ``qgraph`` under its profile; raise ModelError on any possible overflow."""
-    layers: list[LstmProgram | DenseProgram] = []
     problems: list[str] = []
-    for layer in qgraph.layers:
-        lowered = (
-            _lower_lstm(layer, qgraph.profile)
-            if isinstance(layer, QLstm)
-            else _lower_dense(layer, qgraph.profile)
-        )
-        layers.append(lowered)
-        problems += overflow_problems(lowered, qgraph.profile)
+    given = [QValue(qgraph.features, True, qgraph.input)]
+    layers = _lower_all(qgraph.layers, qgraph.sources, given, qgraph.profile, problems)
+    problems += _softmax_problems(qgraph)
     raise_all(ModelError, f"model '{qgraph.name}'", problems)
     return Program(
-        qgraph.name, qgraph.profile, tuple(layers), qgraph.input.zero_point,
-        qgraph.timesteps, qgraph.last_only, qgraph.detector,
+        qgraph.name, qgraph.profile, layers, qgraph.sources, qgraph.values, qgraph.input, qgraph.features,
+        qgraph.timesteps, qgraph.window, qgraph.last_only, qgraph.detector,
     )  # fmt: skip
 
 
-def _requantizer(reals: list[float]) -> Requantizer:
-    pairs = np.array([quantize_multiplier(real) for real in reals], dtype=np.int64)
-    return Requantizer(frozen(pairs[:, 0], np.int64), frozen(pairs[:, 1], np.int64))
-
-
-def _gate_scale(weight: np.float32, activation: float, profile: str) -> float:
-    """Scale of a gate's accumulator in Q3.12.  LiteRT and TFLite multiply in float32, TFLM in float64."""
-    if profile != "tflm":
-        return float(np.float32(weight * np.float32(activation)) * np.float32(4096))
-    return float(weight) * activation * 4096.0
-
-
-def _hidden_scale(layer: QLstm, profile: str) -> float:
-    """Scale of the Q0.30 product o * tanh(c) in hidden codes."""
-    if profile != "tflm":
-        return float(np.float32(2.0**-30) / np.float32(layer.hidden.scale))
-    return 2.0**-30 / layer.hidden.scale
-
-
-def _lower_lstm(layer: QLstm, profile: str) -> LstmProgram:
-    kernel_sums = layer.kernel.astype(np.int64).sum(axis=2)
-    recurrent_sums = layer.recurrent_kernel.astype(np.int64).sum(axis=2)
-    clip = np.float32(layer.cell_clip) / np.float32(2.0**layer.cell_power)
-    return LstmProgram(
-        name=layer.name,
-        kernel=layer.kernel,
-        recurrent_kernel=layer.recurrent_kernel,
-        input_bias=frozen(layer.bias - layer.input.zero_point * kernel_sums, np.int64),
-        recurrent_bias=frozen(-layer.hidden.zero_point * recurrent_sums, np.int64),
-        input_requantizer=_requantizer(
-            [_gate_scale(s, layer.input.scale, profile) for s in layer.kernel_scales]
-        ),
-        recurrent_requantizer=_requantizer(
-            [_gate_scale(s, layer.hidden.scale, profile) for s in layer.recurrent_scales]
-        ),
-        hidden_requantizer=_requantizer([_hidden_scale(layer, profile)]),
-        hidden_zero_point=layer.hidden.zero_point,
-        cell_power=layer.cell_power,
-        cell_clip=min(int(clip), 32767),
-    )
+def _lower_all(
+    layers: Sequence[QLayer],
+    sources: Sequence[Sequence[int]],
+    given: Sequence[QValue],
+    profile: str,
+    problems: list[str],
+) -> tuple[Step, ...]:
+    values, _ = written_values(layers, sources, given)
+    steps: list[Step] = []
+    for layer, reads in zip(layers, sources, strict=True):
+        step: Step
+        if isinstance(layer, QLstm):
+            step = lower_lstm(layer, profile)
+        elif isinstance(layer, QNativeLstm):
+            step = lower_native(layer)
+        elif isinstance(layer, QDense):
+            step = _lower_dense(layer, profile)
+        elif isinstance(layer, QRecode):
+            step = _lower_recode(layer)
+        elif isinstance(layer, QSoftmax):
+            step = _lower_softmax(layer, profile)
+        elif isinstance(layer, QScan):
+            source = values[reads[0]] if reads[0] >= 0 else given[-1 - reads[0]]
+            step = _lower_scan(layer, profile, source.width, problems)
+        else:
+            step = layer
+        problems += overflow_problems(step, profile)
+        steps.append(step)
+    return tuple(steps)
 
 
 def _lower_dense(layer: QDense, profile: str) -> DenseProgram:
     scales = np.broadcast_to(layer.kernel_scales, (layer.outputs,))
-    if profile == "litert":
+    if layer.input.bits == 16:
+        reals = [layer.input.scale * float(s) / layer.output.scale for s in scales]
+        requantizer = Requantizer.of(reals, short_multiplier)
+    elif profile == "litert":
         input_scale, output_scale = np.float32(layer.input.scale), np.float32(layer.output.scale)
-        pairs = np.array([float_scale(input_scale * s / output_scale) for s in scales], dtype=np.int64)
-        requantizer = Requantizer(frozen(pairs[:, 0], np.int64), frozen(pairs[:, 1], np.int64))
+        requantizer = Requantizer.of([float(input_scale * s / output_scale) for s in scales], float_scale)
     else:
-        requantizer = _requantizer([_dense_scale(layer, s, profile) for s in scales])
+        requantizer = Requantizer.of([_dense_scale(layer, s, profile) for s in scales])
     sums = layer.kernel.astype(np.int64).sum(axis=1)
     return DenseProgram(
         layer.name,
@@ -177,7 +112,73 @@ def _lower_dense(layer: QDense, profile: str) -> DenseProgram:
         frozen(layer.bias - layer.input.zero_point * sums, np.int64),
         requantizer,
         layer.output.zero_point,
+        layer.output.zero_point if layer.relu else layer.output.low,
+        layer.input.bits,
+        layer.storage,
     )
+
+
+def _lower_recode(layer: QRecode) -> RecodeProgram:
+    return RecodeProgram(
+        layer.name,
+        Requantizer.of([layer.input.scale / layer.output.scale]),
+        layer.input.zero_point,
+        layer.output.zero_point,
+        layer.input.bits,
+        layer.output.bits,
+    )
+
+
+def _lower_softmax(layer: QSoftmax, profile: str) -> SoftmaxProgram:
+    scale, lowest = layer.input.scale, 0
+    multiplier = shift = 0
+    tables: tuple[IntArray, ...] = ()
+    if layer.input.bits == 16:
+        (multiplier, shift), tables = table_scale(scale), softmax_tables(profile)
+    elif profile in BY_TABLE:
+        multiplier, shift, lowest = fixed_scale(scale)
+    else:
+        tables = float_table(scale)
+    requantizer = Requantizer(frozen([multiplier], np.int64), frozen([shift], np.int64))
+    return SoftmaxProgram(layer.name, layer.axis, layer.input.bits, requantizer, lowest, tables)
+
+
+def _softmax_problems(qgraph: QGraph) -> list[str]:
+    """Sums and scales that would leave the 32 bits of the runtimes themselves."""
+    problems = []
+    for layer, value in zip(qgraph.layers, qgraph.values, strict=True):
+        if not isinstance(layer, QSoftmax):
+            continue
+        entries = qgraph.window if layer.axis == "time" else value.width
+        most = most_entries(qgraph.profile, layer.input.bits)
+        if entries > most:
+            problems.append(
+                f"softmax '{layer.name}': it sums {entries} codes, at most {most} in profile {qgraph.profile}"
+            )
+        low, high = (0.0, 5.0) if layer.input.bits == 16 else (2.0**-26, np.inf)
+        if not low < layer.input.scale < high:
+            problems.append(
+                f"softmax '{layer.name}': its input scale is {layer.input.scale:.6g}, expected more than "
+                f"{low:.6g} and less than {high}; quantize again"
+            )
+    return problems
+
+
+def _lower_scan(layer: QScan, profile: str, features: int, problems: list[str]) -> ScanProgram:
+    given = [
+        QValue(features, False, layer.input),
+        *(QValue(state.width, False, state.quantization) for state in layer.states),
+    ]
+    values, _ = written_values(layer.body, layer.sources, given)
+    steps = _lower_all(layer.body, layer.sources, given, profile, problems)
+    states = tuple(
+        StateProgram(state.name, state.width, state.quantization.bits, state.initial)
+        for state in layer.states
+    )
+    return ScanProgram(
+        layer.name, steps, layer.sources, tuple(values), states, layer.next, layer.result, layer.backwards,
+        features, layer.output.bits,
+    )  # fmt: skip
 
 
 def _dense_scale(layer: QDense, weight_scale: np.float32, profile: str) -> float:
@@ -188,49 +189,47 @@ def _dense_scale(layer: QDense, weight_scale: np.float32, profile: str) -> float
     return product / layer.output.scale
 
 
-def largest_acc(bias: IntArray, kernel: npt.NDArray[np.int8]) -> IntArray:
-    """Bound of |bias + kernel @ codes| over all int8 codes, one entry a row."""
-    bound: IntArray = np.abs(bias) + 128 * np.abs(kernel.astype(np.int64)).sum(axis=-1)
-    return bound
-
-
-def overflow_problems(layer: LstmProgram | DenseProgram, profile: str) -> list[str]:
-    """Every accumulator that could leave 32 bits, before or after the requantizer's left shift."""
-    if isinstance(layer, DenseProgram):
+def _dense_overflow(layer: DenseProgram, profile: str) -> list[str]:
+    if layer.bits == 16:
+        bound = largest_acc(layer.bias, layer.kernel, 32768)
+        shift = layer.requantizer.shift
+        bad = (bound >= 2**47) | (shift > 7) | (shift < -40)
+    elif profile == "litert":
         bound = largest_acc(layer.bias, layer.kernel)
-        if profile == "litert":
-            shift = layer.requantizer.shift
-            bad = (bound >= 2**31) | (shift > -16) | (shift < -62)  # LiteRT refuses scales from 256 up
-        else:
-            bad = bound << np.maximum(layer.requantizer.shift, 0) >= 2**31
-        return [
-            f"dense '{layer.name}', output {row}: the accumulator can overflow or its scale is out of range"
-            for row in np.flatnonzero(bad)
-        ]
-    problems = []
-    for part, bias, kernel, requantizer in (
-        ("input", layer.input_bias, layer.kernel, layer.input_requantizer),
-        ("recurrent", layer.recurrent_bias, layer.recurrent_kernel, layer.recurrent_requantizer),
-    ):
-        bound = largest_acc(bias, kernel).max(axis=1) << np.maximum(requantizer.shift, 0)
-        for gate, largest in zip(GATES, bound, strict=True):
-            if largest >= 2**31:
-                problems.append(
-                    f"lstm '{layer.name}', gate {gate}: the {part} accumulator can reach {int(largest)} "
-                    "(limit 2**31 - 1); lower the weights or the bias, or quantize the input again"
-                )
-    if layer.hidden_requantizer.shift[0] > 0:
-        problems.append(f"lstm '{layer.name}': the hidden scale is below 2**-31; the state is constant")
-    return problems
+        shift = layer.requantizer.shift
+        bad = (bound >= 2**31) | (shift > -16) | (shift < -62)  # LiteRT refuses scales from 256 up
+    else:
+        bound = largest_acc(layer.bias, layer.kernel)
+        bad = bound << np.maximum(layer.requantizer.shift, 0) >= 2**31
+    return [
+        f"dense '{layer.name}', output {row}: the accumulator can overflow or its scale is out of range"
+        for row in np.flatnonzero(bad)
+    ]
 
 
-def combine_headroom(layer: LstmProgram) -> float:
-    """Largest |recurrent term| over all hidden codes, in units of the +-8 that Q3.12 can hold.
+def overflow_problems(layer: Step, profile: str) -> list[str]:
+    """Every accumulator that could leave its bits, before or after the requantizer's left shift."""
+    if isinstance(layer, DenseProgram):
+        return _dense_overflow(layer, profile)
+    if isinstance(layer, NativeLstmProgram):
+        return native_overflow(layer)
+    if isinstance(layer, (QAdd, QMul, RecodeProgram)):
+        return _shift_problems(layer)
+    return lstm_overflow(layer) if isinstance(layer, LstmProgram) else []
 
-    At most 1: TFLM, CMSIS-NN and LiteRT add both terms of a gate alike (NUMERICS.md, 5).
-    """
-    zero_point = layer.hidden_zero_point
-    reach = max(127 - zero_point, 128 + zero_point)
-    weights = np.abs(layer.recurrent_kernel.astype(np.int64)).sum(axis=2).max(axis=1)
-    r = layer.recurrent_requantizer
-    return float(requantize(weights * reach, r.multiplier, r.shift).max()) / 32767.0
+
+def _shift_problems(layer: QAdd | QMul | RecodeProgram) -> list[str]:
+    """Scales that lie so far apart that 32 bits cannot hold the sum or the shifted code."""
+    if isinstance(layer, RecodeProgram):
+        return (
+            [f"'{layer.name}': its scales lie too far apart; quantize again"]
+            if layer.requantizer.shift[0] > 31 - layer.input_bits - 1
+            else []
+        )
+    left, right, output = (int(q.power or 0) for q in (layer.left, layer.right, layer.output))
+    if isinstance(layer, QAdd):
+        lowest = min(left, right, output)
+        fits = max(left, right, output) - lowest <= 13
+    else:
+        fits = 0 <= output - left - right <= 31
+    return [] if fits else [f"'{layer.name}': its scales lie too far apart; quantize again"]

@@ -1,178 +1,158 @@
-"""The quantized network as a file stores it: codes, scales and zero points, checked when built.
+"""The quantized network as a file stores it: operators with their codes and scales, checked when built.
 
 ``lower.py`` turns it into the integers of a numerics profile, which leave nothing to decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, NamedTuple
 
 from edge_lstm.detection.fixed import QDetector
 from edge_lstm.errors import ModelError, raise_all
-from edge_lstm.graph import FloatArray, Stream, chain_problems, frozen
+from edge_lstm.graph import INPUT, Stream, chain
+from edge_lstm.lstm_operators import CELL_POWERS, QLstm, QNativeLstm
 from edge_lstm.naming import identifier
+from edge_lstm.operators import (
+    CodeArray,
+    Int8Array,
+    QAdd,
+    QConstant,
+    QDense,
+    QLookup,
+    QMul,
+    QRecode,
+    QRelu,
+    QScan,
+    QSoftmax,
+    Quantization,
+)
+from edge_lstm.placing_operators import (
+    QConcat,
+    QDelay,
+    QRepeat,
+    QReverse,
+    QRow,
+    QSlice,
+    QSumRows,
+)
 
-PROFILES = ("tflm", "litert", "tflite")  # NUMERICS.md, 1
-CELL_POWERS = range(-15, -8)  # log2 of the cell scale that every profile can compute
+__all__ = [
+    "CELL_POWERS", "PROFILES", "CodeArray", "Int8Array", "QAdd", "QConcat", "QConstant", "QDelay", "QDense",
+    "QGraph", "QLayer", "QLookup", "QLstm", "QMul", "QNativeLstm", "QRecode", "QRelu", "QRepeat", "QReverse",
+    "QRow", "QScan", "QSlice", "QSoftmax", "QSumRows", "QValue", "Quantization", "written_values",
+]  # fmt: skip
 
-Int8Array = npt.NDArray[np.int8]
+PROFILES = ("tflm", "litert", "tflite", "native")  # NUMERICS.md, 1
 
-
-@dataclass(frozen=True)
-class Quantization:
-    """``real = scale * (code - zero_point)``; scale is a float32, zero_point an int8."""
-
-    scale: float
-    zero_point: int
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.scale) and self.scale > 0 and float(np.float32(self.scale)) == self.scale):
-            raise ModelError(f"scale {self.scale!r} is not a positive float32")
-        if not -128 <= self.zero_point <= 127:
-            raise ModelError(f"zero point {self.zero_point} is not an int8")
-
-    def encode(self, real: FloatArray) -> Int8Array:
-        """Round reals to int8 codes, saturating; NaN becomes the zero point."""
-        rounded = np.rint(np.asarray(real, dtype=np.float64) / self.scale) + self.zero_point
-        codes: Int8Array = np.clip(np.nan_to_num(rounded, nan=self.zero_point), -128, 127).astype(np.int8)
-        return codes
-
-    def decode(self, codes: npt.ArrayLike) -> FloatArray:
-        """Reals of int8 codes, float64."""
-        real: FloatArray = (np.asarray(codes, dtype=np.float64) - self.zero_point) * self.scale
-        return real
-
-
-def _scale_problems(name: str, scales: npt.NDArray[np.float32], lengths: tuple[int, ...]) -> list[str]:
-    if scales.ndim != 1 or len(scales) not in lengths:
-        return [f"{name} is {scales.shape}, expected one of {[(n,) for n in lengths]}"]
-    if not (np.isfinite(scales).all() and (scales > 0).all()):
-        return [f"{name} holds a scale that is not above 0"]
-    return []
-
-
-@dataclass(frozen=True, eq=False)
-class QLstm:
-    """One int8 LSTM layer, gates in the order i, f, g, o.
-
-    kernel: int8 (4, units, features).  recurrent_kernel: int8 (4, units, units).  bias: int32 (4, units)
-    with scale kernel_scales * input.scale.  kernel_scales, recurrent_scales: float32 (4,).
-    hidden: of the state and of the output.  cell_power: log2 of the cell scale, -15 .. -9.
-    cell_clip: real, 0 means none.
-    """
-
-    name: str
-    kernel: Int8Array
-    recurrent_kernel: Int8Array
-    bias: npt.NDArray[np.int32]
-    kernel_scales: npt.NDArray[np.float32]
-    recurrent_scales: npt.NDArray[np.float32]
-    input: Quantization
-    hidden: Quantization
-    cell_power: int
-    cell_clip: float = 0.0
-
-    def __post_init__(self) -> None:
-        _freeze(self, kernel=np.int8, recurrent_kernel=np.int8, bias=np.int32)
-        _freeze(self, kernel_scales=np.float32, recurrent_scales=np.float32)
-        object.__setattr__(self, "cell_clip", float(np.float32(self.cell_clip)))  # as a file holds it
-        raise_all(ModelError, f"lstm '{self.name}'", self._problems())
-
-    def _problems(self) -> list[str]:
-        if self.kernel.ndim != 3 or self.kernel.shape[0] != 4 or self.kernel.size == 0:
-            return [f"kernel is {self.kernel.shape}, expected (4, units, features)"]
-        units = self.kernel.shape[1]
-        problems = []
-        if self.recurrent_kernel.shape != (4, units, units):
-            problems.append(
-                f"recurrent_kernel is {self.recurrent_kernel.shape}, expected {(4, units, units)}"
-            )
-        if self.bias.shape != (4, units):
-            problems.append(f"bias is {self.bias.shape}, expected {(4, units)}")
-        problems += _scale_problems("kernel_scales", self.kernel_scales, (4,))
-        problems += _scale_problems("recurrent_scales", self.recurrent_scales, (4,))
-        if self.cell_power not in CELL_POWERS:
-            problems.append(
-                f"the cell scale is 2**{self.cell_power}, expected 2**-15 .. 2**-9; LiteRT computes garbage "
-                "outside that range: quantize again with this toolkit"
-            )
-        if not (np.isfinite(self.cell_clip) and self.cell_clip >= 0):
-            problems.append(f"cell_clip is {self.cell_clip}, expected 0 (none) or a positive number")
-        return problems
-
-    @property
-    def features(self) -> int:
-        return int(self.kernel.shape[2])
-
-    @property
-    def units(self) -> int:
-        return int(self.kernel.shape[1])
-
-    outputs = units
-
-    @property
-    def output(self) -> Quantization:
-        return self.hidden
+QLayer = (
+    QLstm | QNativeLstm | QDense | QRecode | QAdd | QMul | QLookup | QRelu | QSoftmax | QConcat | QSlice
+    | QRow | QReverse | QRepeat | QSumRows | QDelay | QConstant | QScan
+)  # fmt: skip
+GATHERING = (QRow, QReverse, QRepeat, QSumRows)
 
 
-@dataclass(frozen=True, eq=False)
-class QDense:
-    """One int8 dense layer without activation.
+class QValue(NamedTuple):
+    """What an operator writes; sequence: one row a time step, else one a window."""
 
-    kernel: int8 (outputs, features).  bias: int32 (outputs,).
-    kernel_scales: float32 (1,) or, one a row, (outputs,).
-    """
-
-    name: str
-    kernel: Int8Array
-    bias: npt.NDArray[np.int32]
-    kernel_scales: npt.NDArray[np.float32]
-    input: Quantization
-    output: Quantization
-
-    def __post_init__(self) -> None:
-        _freeze(self, kernel=np.int8, bias=np.int32, kernel_scales=np.float32)
-        problems = []
-        if self.kernel.ndim != 2 or self.kernel.size == 0:
-            problems.append(f"kernel is {self.kernel.shape}, expected (outputs, features)")
-        else:
-            outputs = self.kernel.shape[0]
-            if self.bias.shape != (outputs,):
-                problems.append(f"bias is {self.bias.shape}, expected ({outputs},)")
-            problems += _scale_problems("kernel_scales", self.kernel_scales, (1, outputs))
-        raise_all(ModelError, f"dense '{self.name}'", problems)
-
-    @property
-    def features(self) -> int:
-        return int(self.kernel.shape[1])
-
-    @property
-    def outputs(self) -> int:
-        return int(self.kernel.shape[0])
+    width: int
+    sequence: bool
+    quantization: Quantization
 
 
-def _freeze(layer: Any, **dtypes: npt.DTypeLike) -> None:
-    for attribute, dtype in dtypes.items():
-        object.__setattr__(layer, attribute, frozen(getattr(layer, attribute), dtype))
+def _read(layer: QLayer, index: int) -> Quantization | None:
+    """The quantization that ``layer`` expects of its ``index``-th source; None: any."""
+    if isinstance(layer, (QAdd, QMul)):
+        return layer.left if index == 0 else layer.right
+    if isinstance(layer, (QConcat, QSlice, QRow, QReverse, QRepeat, QSumRows, QDelay)):
+        return layer.output
+    return getattr(layer, "input", None)
 
 
-QLayer = QLstm | QDense
+def _width(layer: QLayer, values: Sequence[QValue], problems: list[str]) -> int:
+    if isinstance(layer, QConstant):
+        return layer.width
+    first = values[0].width
+    if isinstance(layer, (QLstm, QNativeLstm, QDense)):
+        if first != layer.features:
+            problems.append(f"'{layer.name}' takes {layer.features} features, but what it reads has {first}")
+        return layer.outputs
+    if isinstance(layer, QConcat):
+        return sum(value.width for value in values)
+    if isinstance(layer, QSlice):
+        if not 0 <= layer.start < layer.stop <= first:
+            problems.append(f"'{layer.name}' keeps {layer.start} .. {layer.stop} of {first} features")
+        return max(layer.stop - layer.start, 1)
+    if isinstance(layer, QDelay):
+        return layer.size * first
+    if isinstance(layer, QScan):
+        return _scan_width(layer, first, problems)
+    if len({value.width for value in values} - {1}) > 1:
+        problems.append(f"'{layer.name}' joins widths {[value.width for value in values]}")
+    return max(value.width for value in values)
+
+
+def _scan_width(scan: QScan, features: int, problems: list[str]) -> int:
+    """The width of a scan's rows; checks its body as a network of single rows."""
+    given = [
+        QValue(features, False, scan.input),
+        *(QValue(state.width, False, state.quantization) for state in scan.states),
+    ]
+    values, found = written_values(scan.body, scan.sources, given)
+    problems += [f"scan '{scan.name}': {problem}" for problem in found]
+    if found:
+        return 1
+    for state, index in zip(scan.states, scan.next, strict=True):
+        if values[index][:3:2] != (state.width, state.quantization):
+            problems.append(f"scan '{scan.name}': state '{state.name}' is written as {values[index]}")
+    return values[scan.result].width
+
+
+def _written(layer: QLayer, values: Sequence[QValue], problems: list[str]) -> QValue:
+    for index, value in enumerate(values):
+        expected = _read(layer, index)
+        if expected is not None and value.quantization != expected:
+            problems.append(f"'{layer.name}' reads {expected}, but its source writes {value.quantization}")
+    wanted = 2 if isinstance(layer, (QAdd, QMul)) else 0 if isinstance(layer, QConstant) else 1
+    if len(values) != wanted and not (isinstance(layer, QConcat) and len(values) >= 2):
+        problems.append(f"'{layer.name}' reads {len(values)} values, expected {wanted}")
+    sequence = isinstance(layer, QRepeat) or any(value.sequence for value in values)
+    if isinstance(layer, (QRow, QSumRows)):
+        sequence = False
+    return QValue(_width(layer, values, problems), sequence, layer.output)
+
+
+def written_values(
+    layers: Sequence[QLayer], sources: Sequence[Sequence[int]], given: Sequence[QValue]
+) -> tuple[list[QValue], list[str]]:
+    """What every operator writes, and every problem of the wiring; source -1 is ``given[0]``, -2 the next."""
+    problems: list[str] = []
+    values: list[QValue] = []
+    if len(sources) != len(layers):
+        return values, [f"{len(layers)} layers have {len(sources)} lists of sources, expected one a layer"]
+    for index, (layer, reads) in enumerate(zip(layers, sources, strict=True)):
+        if not all(-len(given) <= source < index for source in reads) or (
+            not reads and not isinstance(layer, QConstant)
+        ):
+            return values, [f"'{layer.name}' reads {list(reads)}, expected earlier layers"]
+        read = [values[source] if source >= 0 else given[-1 - source] for source in reads]
+        values.append(_written(layer, read, problems))
+    return values, problems
 
 
 @dataclass(frozen=True, eq=False)
 class QGraph:
-    """A stack of int8 layers, with its sensor stream and its detector.
+    """A network of integer operators, with its sensor stream and its detector.
 
     name: one that ``naming.identifier`` accepts.
-    timesteps: rows that one invocation of its file takes; 1 for streaming.
+    input: of the codes that it takes; None: what its first layer reads.
+    sources: for every layer the layers that it reads, INPUT for the network's codes; () is a chain.
+    window: rows of a window, each run from reset; 0 for a streaming network, which keeps its state.
+    timesteps: rows that one invocation of its file takes; 1 for streaming, ``window`` where there is one.
     last_only: the file returns only the output of an invocation's last row.
-    lanes: independent streams that one invocation advances (a time-major file of batch n); 1 otherwise.
+    lanes: independent streams that one invocation advances; batch_major: they are its first axis (time-major
+    otherwise).
     detector: None where the network has none.  made: how it was made, plain JSON values.
     """
 
@@ -185,25 +165,45 @@ class QGraph:
     lanes: int = 1
     detector: QDetector | None = None
     made: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[tuple[int, ...], ...] = ()
+    window: int = 0
+    batch_major: bool = False
+    input: Quantization = None  # type: ignore[assignment]
+    values: tuple[QValue, ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
-        problems = chain_problems(self.name, self.layers, self.stream)
+        if not self.sources:
+            object.__setattr__(self, "sources", chain(self.layers))
+        if self.window:
+            object.__setattr__(self, "timesteps", self.window)
+        if self.input is None:
+            first = next((i for i, reads in enumerate(self.sources) if INPUT in reads), None)
+            found = None if first is None else _read(self.layers[first], self.sources[first].index(INPUT))
+            object.__setattr__(self, "input", found or Quantization(1.0))
+        raise_all(ModelError, f"model '{self.name}'", self._problems())
+
+    def _problems(self) -> list[str]:
+        if not self.layers:
+            return ["it has no layers"]
+        given = [QValue(len(self.stream.channels), True, self.input)]
+        values, problems = written_values(self.layers, self.sources, given)
+        object.__setattr__(self, "values", tuple(values))
         if identifier(self.name) != self.name:
             problems.append(f"the name '{self.name}' is none for C; choose '{identifier(self.name)}'")
         if self.profile not in PROFILES:
             problems.append(f"profile '{self.profile}' is unknown; choose one of {', '.join(PROFILES)}")
+        elif self.profile not in self.profiles:
+            problems.append(
+                f"profile '{self.profile}' does not compute its layers, only {' and '.join(self.profiles)} do"
+            )
         if self.timesteps < 1 or self.lanes < 1:
             problems.append(f"timesteps {self.timesteps} and lanes {self.lanes}, expected 1 or more")
-        if not any(isinstance(layer, QLstm) for layer in self.layers):
-            problems.append("it has no LSTM layer; this toolkit is for LSTMs")
-        for before, after in pairwise(self.layers):
-            if before.output != after.input:
-                problems.append(
-                    f"'{after.name}' reads {after.input}, but '{before.name}' writes {before.output}"
-                )
-        if self.detector is not None:
+        gathering = [layer.name for layer in self.layers if gathers(layer)]
+        if gathering and not self.window:
+            problems.append(f"layer '{gathering[0]}' gathers a window, but the network has none")
+        if self.detector is not None and not problems:
             problems += self._detector_problems(self.detector)
-        raise_all(ModelError, f"model '{self.name}'", problems)
+        return problems
 
     def _detector_problems(self, detector: QDetector) -> list[str]:
         problems = []
@@ -219,21 +219,41 @@ class QGraph:
         return problems
 
     @property
+    def profiles(self) -> tuple[str, ...]:
+        """The numerics profiles that compute every layer."""
+        lstms = [layer for layer in self.layers if isinstance(layer, QLstm)]
+        if self.profile == "native" or any(isinstance(layer, QNativeLstm) for layer in self.layers):
+            return ("native",)
+        if any(layer.input.bits == 16 for layer in lstms):
+            return ("tflm",)  # no other runtime has an LSTM with 16-bit activations
+        if any(getattr(layer, "variant", None) is not None for layer in lstms):
+            return ("litert", "tflite")
+        return ("tflm", "litert", "tflite")
+
+    @property
     def features(self) -> int:
-        return self.layers[0].features
+        return len(self.stream.channels)
 
     @property
     def outputs(self) -> int:
-        return self.layers[-1].outputs
-
-    @property
-    def input(self) -> Quantization:
-        return self.layers[0].input
+        return self.values[-1].width
 
     @property
     def output(self) -> Quantization:
-        return self.layers[-1].output
+        return self.values[-1].quantization
+
+    @property
+    def rows(self) -> int:
+        """Rows that one invocation of the file writes."""
+        whole = self.values[-1].sequence and not self.last_only
+        return self.timesteps if whole else 1
 
     def with_profile(self, profile: str) -> QGraph:
         """The same codes under another numerics profile."""
         return self if profile == self.profile else replace(self, profile=profile)
+
+
+def gathers(layer: QLayer) -> bool:
+    """Whether ``layer`` needs a whole window."""
+    timely = isinstance(layer, QSoftmax) and layer.axis == "time"
+    return isinstance(layer, GATHERING) or timely or bool(getattr(layer, "backwards", False))

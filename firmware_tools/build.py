@@ -47,7 +47,7 @@ class Sources:
     """C files of one image.  include: the folder of the headers.  entry: a function that must be kept."""
 
     models: tuple[Path, ...]
-    runtime: Path
+    runtime: tuple[Path, ...]
     harness: Path
     include: Path
     entry: str
@@ -65,15 +65,15 @@ def write_sources(
     names = [qgraph.name for qgraph in qgraphs]
     if len(set(names)) != len(names):
         raise ConfigError(f"networks of one image need distinct names, got {', '.join(names)}")
+    files: dict[str, str] = {}
+    for qgraph in qgraphs:
+        files |= emit_c(lower(qgraph))
+    include = folder if c_dir is None else Path(c_dir)
     if c_dir is None:
-        include = folder
-        for qgraph in qgraphs:
-            for file, text in emit_c(lower(qgraph)).items():
-                (folder / file).write_text(text, encoding="utf-8")
+        for file, text in files.items():
+            (folder / file).write_text(text, encoding="utf-8")
     else:
-        include = Path(c_dir)
-        wanted = [f"{name}.{kind}" for name in (*names, "elstm") for kind in ("c", "h")]
-        missing = [file for file in wanted if not (include / file).is_file()]
+        missing = [file for file in files if not (include / file).is_file()]
         if missing:
             raise ConfigError(
                 f"folder '{c_dir}' has no {', '.join(missing)}; "
@@ -81,9 +81,10 @@ def write_sources(
             )
     harness = folder / "edge_harness.c"
     harness.write_text("".join(_harness(qgraph, detect) for qgraph in qgraphs), encoding="utf-8")
+    sources = [include / file for file in files if file.endswith(".c")]
     return Sources(
-        tuple(include / f"{name}.c" for name in names),
-        include / "elstm.c",
+        tuple(path for path in sources if path.stem in names),
+        tuple(path for path in sources if path.stem not in names),
         harness,
         include,
         f"{names[0]}_harness_run",
@@ -93,13 +94,23 @@ def write_sources(
 def _harness(qgraph: QGraph, detect: bool) -> str:
     """The harness of one network; refuses a header of another network when compiled."""
     name, upper = qgraph.name, qgraph.name.upper()
+    expected = {
+        "FEATURES": qgraph.features,
+        "OUTPUTS": qgraph.outputs,
+        "INPUT_BITS": qgraph.input.bits,
+        "OUTPUT_BITS": qgraph.output.bits,
+        "WINDOW": qgraph.window,  # what the header of a streaming network leaves out is 0
+        "ROWS": written_rows(qgraph) if qgraph.window else 0,
+    }
+    other = " || ".join(f"{upper}_{macro} != {value}" for macro, value in expected.items())
+    kind = "WINDOW" if qgraph.window else "STREAM"
     lines = [
         '#include "harness.h"',
         f'#include "{name}.h"',
-        f"#if {upper}_FEATURES != {qgraph.features} || {upper}_OUTPUTS != {qgraph.outputs}",
+        f"#if {other}",
         f'#error "{name}.h is of another network; export this one again"',
         "#endif",
-        f"HARNESS_NETWORK({name}, {upper})",
+        f"HARNESS_{kind}({name}, {upper}, int{qgraph.input.bits}_t, int{qgraph.output.bits}_t)",
     ]
     if detect and qgraph.detector is not None:
         lines += [
@@ -109,6 +120,11 @@ def _harness(qgraph: QGraph, detect: bool) -> str:
             f"HARNESS_DETECTOR({name}, {upper})",
         ]
     return "\n".join([*lines, ""])
+
+
+def written_rows(qgraph: QGraph) -> int:
+    """Rows that one call of the network's C writes."""
+    return qgraph.window if qgraph.window and qgraph.values[-1].sequence else 1
 
 
 def host_compilers() -> list[Compiler]:
@@ -161,7 +177,7 @@ def build_host(sources: Sources, folder: Path, compiler: Compiler | None = None)
     """Compile for this machine; returns the shared library in ``folder``."""
     compiler = compiler or find_host_compiler()
     library = folder / "model.so"
-    files = [str(sources.harness), *map(str, sources.models), str(sources.runtime)]
+    files = [str(sources.harness), *map(str, sources.models), *map(str, sources.runtime)]
     flags = (*C_FLAGS, "-O2", "-fPIC", "-shared", *_include(sources))
     run_compiler(compiler, [*flags, *files, "-o", str(library)])
     return library
@@ -170,7 +186,8 @@ def build_host(sources: Sources, folder: Path, compiler: Compiler | None = None)
 def build_core(core: Core, sources: Sources, folder: Path, compiler: Compiler | None = None) -> Path:
     """Compile and link for ``core``; returns the ELF in ``folder``.  Files of objects: see core.ld."""
     compiler = compiler or find_compiler(core)
-    objects = {folder / "edge_harness.o": sources.harness, folder / "elstm.o": sources.runtime}
+    objects = {folder / "edge_harness.o": sources.harness}
+    objects |= {folder / f"{source.stem}.o": source for source in sources.runtime}
     objects |= {folder / f"model_{index}.o": source for index, source in enumerate(sources.models)}
     flags = [*compile_flags(compiler), *_include(sources), "-I", str(HARNESS / "include"), "-c"]
     for target, source in objects.items():

@@ -11,7 +11,8 @@ from edge_lstm.detection import fixed
 from edge_lstm.errors import DataError
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.fixedpoint import IntArray
-from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from firmware_tools.build import written_rows
 
 UNUSED = 0xA5  # what fresh states and stacks are painted with, so that nothing relies on zeros
 
@@ -25,16 +26,25 @@ class CExecutor(Executor):
         self.profile = qgraph.profile
 
     @abstractmethod
-    def _advance(self, codes: Int8Array) -> Int8Array:
-        """Run contiguous codes (steps, features); returns (steps, outputs)."""
+    def _advance(self, codes: CodeArray) -> CodeArray:
+        """Run contiguous codes (calls, rows, features), a row or a window a call.
+
+        Returns (calls, ``written_rows``, outputs).
+        """
 
     @abstractmethod
     def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Detect over contiguous rows; returns (steps, 3 + features): see harness.h."""
 
-    def run(self, codes: Int8Array) -> Int8Array:
-        outputs = self._advance(self._rows(codes))
-        every = self.qgraph.timesteps if self.qgraph.last_only else 1
+    def run(self, codes: CodeArray) -> CodeArray:
+        q = self.qgraph
+        rows = self._rows(codes)
+        if q.window and len(rows) % q.window:
+            raise DataError(
+                f"model '{q.name}' takes windows of {q.window} rows, got {len(rows)} rows; give a multiple"
+            )
+        outputs = self._advance(rows.reshape(-1, q.window or 1, q.features)).reshape(-1, q.outputs)
+        every = (written_rows(q) if q.window else q.timesteps) // q.rows
         return outputs[every - 1 :: every]
 
     def detect(self, codes: Int8Array, present: npt.NDArray[np.bool_]) -> fixed.Detection:
@@ -46,12 +56,14 @@ class CExecutor(Executor):
         wide: IntArray = rows.astype(np.int64)
         return fixed.Detection(wide[:, 0], wide[:, 1].astype(np.uint8), wide[:, 2], wide[:, 3:])
 
-    def _rows(self, codes: Int8Array) -> Int8Array:
-        """Contiguous int8 rows; DataError where they are not this network's."""
-        rows = np.ascontiguousarray(codes, dtype=np.int8)
-        if rows.ndim != 2 or rows.shape[1] != self.qgraph.features:
+    def _rows(self, codes: CodeArray) -> CodeArray:
+        """Contiguous rows of the network's type; DataError where they are not this network's."""
+        q = self.qgraph
+        given = np.asarray(codes)
+        if given.ndim != 2 or given.shape[1] != q.features or not np.can_cast(given.dtype, q.input.dtype):
             raise DataError(
-                f"model '{self.qgraph.name}': codes are {rows.shape}, "
-                f"expected (steps, {self.qgraph.features})"
+                f"model '{q.name}': codes are {given.dtype} {given.shape}, "
+                f"expected int{q.input.bits} (steps, {q.features})"
             )
+        rows: CodeArray = np.ascontiguousarray(given, dtype=q.input.dtype)
         return rows

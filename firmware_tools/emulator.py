@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.errors import RuntimeFailure
+from edge_lstm.errors import DataError, RuntimeFailure
 from edge_lstm.optional import require
-from edge_lstm.qgraph import Int8Array, QGraph
-from firmware_tools.build import Compiler, build_core, write_sources
+from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from firmware_tools.build import Compiler, build_core, write_sources, written_rows
 from firmware_tools.c_executor import UNUSED, CExecutor
 from firmware_tools.cores import Core, core_named
 from firmware_tools.elf import Image, read_image
@@ -133,17 +133,24 @@ class EmulatedExecutor(CExecutor):
     def reset_network(self) -> None:
         self._call("reset")
 
-    def _advance(self, codes: Int8Array) -> Int8Array:
-        outputs = self.qgraph.outputs
-        chunk = BUFFER_BYTES // (codes.shape[1] + outputs)
-        found = [np.empty((0, outputs), dtype=np.int8)]
+    def _advance(self, codes: CodeArray) -> CodeArray:
+        q = self.qgraph
+        outputs = np.empty((len(codes), written_rows(q), q.outputs), dtype=q.output.dtype)
+        each = sum(array.itemsize * array.shape[1] * array.shape[2] for array in (codes, outputs))
+        chunk = (BUFFER_BYTES - 1) // each
+        if not chunk:
+            raise DataError(
+                f"model '{q.name}': {len(codes[0])} rows and their outputs take {each} bytes, fewer than "
+                f"{BUFFER_BYTES} fit an emulated core; run it on host"
+            )
         for at in range(0, len(codes), chunk):
-            rows = codes[at : at + chunk]
-            self.machine.write(BUFFER, rows.tobytes())
-            self._call("run", BUFFER, BUFFER + rows.nbytes, len(rows))
-            result = self.machine.read(BUFFER + rows.nbytes, len(rows) * outputs)
-            found.append(np.frombuffer(result, dtype=np.int8).reshape(-1, outputs))
-        return np.concatenate(found)
+            calls, written = codes[at : at + chunk], outputs[at : at + chunk]
+            y = BUFFER + calls.nbytes + calls.nbytes % 2  # aligned
+            self.machine.write(BUFFER, calls.tobytes())
+            self._call("run", BUFFER, y, len(calls))
+            result = self.machine.read(y, written.nbytes)
+            written[:] = np.frombuffer(result, dtype=q.output.dtype).reshape(written.shape)
+        return outputs
 
     def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         width = 3 + codes.shape[1]

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.errors import RuntimeFailure
-from edge_lstm.qgraph import Int8Array, QGraph
-from firmware_tools.build import Compiler, build_host, write_sources
+from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from firmware_tools.build import Compiler, build_host, write_sources, written_rows
 from firmware_tools.c_executor import UNUSED, CExecutor
 
 
@@ -42,8 +42,9 @@ class HostExecutor(CExecutor):
     def reset_network(self) -> None:
         self._call("reset")
 
-    def _advance(self, codes: Int8Array) -> Int8Array:
-        outputs = np.empty((len(codes), self.qgraph.outputs), dtype=np.int8)
+    def _advance(self, codes: CodeArray) -> CodeArray:
+        q = self.qgraph
+        outputs: CodeArray = np.empty((len(codes), written_rows(q), q.outputs), dtype=q.output.dtype)
         self._call("run", _pointer(codes), _pointer(outputs), ctypes.c_uint32(len(codes)))
         return outputs
 

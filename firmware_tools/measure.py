@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_lstm.errors import ConfigError, DataError
 from edge_lstm.optional import require
-from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import compile_flags, find_compiler
 from firmware_tools.c_executor import UNUSED
 from firmware_tools.cores import core_named
@@ -25,6 +25,7 @@ from firmware_tools.emulator import BUFFER, STACK, STACK_BYTES, Machine, build_m
 class Measurement:
     """instructions_per_step, detect_instructions_per_step: mean, min and max over the stream, from the first
     instruction of NAME_step or NAME_detect to its return; the latter includes a step, None: not asked for.
+    A network with a window has no step: instructions_per_step are those of NAME_window, a whole window.
 
     code_bytes: the model's and the runtime's functions and what they need of the compiler's library.
     table_bytes: the runtime's constants.  weight_bytes: the model's constants.  ram_bytes: the state struct
@@ -43,9 +44,9 @@ class Measurement:
 
 
 def measure(
-    qgraph: QGraph, core_name: str, codes: Int8Array, *, what: str = "step", c_dir: Path | None = None
+    qgraph: QGraph, core_name: str, codes: CodeArray, *, what: str = "step", c_dir: Path | None = None
 ) -> Measurement:
-    """Run ``codes`` (steps, features) one row at a time from reset and count.
+    """Run ``codes`` (steps, features) one row, or one whole window, at a time from reset and count.
 
     what: "step" for the network alone, "detect" for the network and its detector.
     c_dir: a folder of exported C to compile instead of a fresh export.
@@ -54,16 +55,18 @@ def measure(
         raise ConfigError(f"what is '{what}', expected 'step' or 'detect'")
     if what == "detect" and qgraph.detector is None:
         raise DataError(f"model '{qgraph.name}' carries no detector; quantize it with --data")
-    rows = np.ascontiguousarray(codes, dtype=np.int8)
-    if rows.ndim != 2 or rows.shape[1] != qgraph.features or not len(rows):
-        raise DataError(f"codes are {rows.shape}, expected (1 or more steps, {qgraph.features})")
+    rows = np.ascontiguousarray(codes, dtype=qgraph.input.dtype)
+    height = qgraph.window or 1
+    if rows.ndim != 2 or rows.shape[1] != qgraph.features or len(rows) < height:
+        raise DataError(f"codes are {rows.shape}, expected ({height} or more steps, {qgraph.features})")
     core = core_named(core_name)
     compiler = find_compiler(core)
     detect = what == "detect"
     machine = build_machine([qgraph], core, detect=detect, c_dir=c_dir, compiler=compiler)
     paint_stack(machine)
-    step = _count_rows(machine, qgraph.name, "step", rows)
-    detected = _count_rows(machine, qgraph.name, "detect", rows) if detect else None
+    calls = rows[: len(rows) // height * height].reshape(-1, height, qgraph.features)
+    step = _count_calls(machine, qgraph.name, "window" if qgraph.window else "step", calls)
+    detected = _count_calls(machine, qgraph.name, "detect", calls) if detect else None
     return Measurement(
         instructions_per_step=_spread(step),
         detect_instructions_per_step=_spread(detected) if detected else None,
@@ -89,17 +92,20 @@ def _spread(counts: list[int]) -> dict[str, float]:
     return {"mean": float(np.mean(counts)), "min": min(counts), "max": max(counts)}
 
 
-def _count_rows(machine: Machine, name: str, function: str, rows: Int8Array) -> list[int]:
-    """Instructions of each call of ``NAME_step`` or ``NAME_detect``, from reset."""
+def _count_calls(machine: Machine, name: str, function: str, calls: CodeArray) -> list[int]:
+    """Instructions of each call of ``NAME_step``, ``NAME_detect`` or ``NAME_window``, from reset.
+
+    calls: codes (calls, rows, features).
+    """
     state = machine.image.symbol(f"{name}_harness_state").address
-    x, rest = BUFFER, BUFFER + rows.shape[1] + (-rows.shape[1] % 8)
-    machine.call(f"{name}_reset", state)
-    # step: x, y; detect: x, present (null: all), score
-    arguments = (x, rest) if function == "step" else (x, 0, rest)
+    x, rest = BUFFER, BUFFER + -(-calls[0].nbytes // 8) * 8
+    machine.call(f"{name}_harness_reset", state)
+    # step, window: x, y; detect: x, present (null: all), score
+    arguments = (x, 0, rest) if function == "detect" else (x, rest)
     counts = []
     with InstructionCounter(machine) as counter:
-        for row in rows:
-            machine.write(x, row.tobytes())
+        for codes in calls:
+            machine.write(x, codes.tobytes())
             counter.instructions = 0
             machine.call(f"{name}_{function}", state, *arguments)
             counts.append(counter.instructions)

@@ -14,7 +14,7 @@ from edge_lstm.executors.streams import mixed_stream
 from edge_lstm.graph import Stream
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CELL_POWERS, Int8Array, QDense, QGraph, QLstm, Quantization
-from edge_lstm.quantizer import portable_hidden_scale, portable_scale
+from edge_lstm.scales import portable_hidden_scale, portable_scale
 
 CLIPS = (0.0, 0.0, 0.7, 3.3, 10.0)
 

@@ -18,8 +18,10 @@ from conftest import missing
 from edge_lstm import __version__, fixedpoint
 from edge_lstm.emit.c_code import emit_c, layer_symbols, program_hash, runtime_text
 from edge_lstm.executors.numpy_executor import NumpyExecutor
-from edge_lstm.lower import Program, lower
+from edge_lstm.lower import lower
+from edge_lstm.program import Program
 from edge_lstm.qgraph import QDense, QGraph, QLstm
+from firmware_tools import build
 from firmware_tools.build import HARNESS, ZIG
 from random_models import random_codes, random_present, random_qgraph
 
@@ -71,7 +73,7 @@ def dense_between(seed: int) -> QGraph:
     head = QDense(
         "head", row, np.array([5, -7]), np.array([0.01, 0.02], np.float32), dense.output, lstm.input
     )
-    return replace(qgraph, name=f"between_{seed}", layers=(lstm, dense, head))
+    return replace(qgraph, name=f"between_{seed}", layers=(lstm, dense, head), sources=())
 
 
 VARIETY = [
@@ -181,7 +183,7 @@ PRIMITIVES = {
     "requantize": "elstm_requantize(a, (elstm_requantizer_t){b, (int8_t)c})",
     "requantize_half": "elstm_requantize_half(a, (uint8_t)b)",
     "requantize_float": "elstm_requantize_float(a, (elstm_requantizer_t){b, (int8_t)c})",
-    "sigmoid_by_table": "elstm_sigmoid_by_table(a)",
+    "sigmoid_by_table": "elstm_sigmoid_by_table(a, (int8_t)b)",
     "tanh_by_table": "elstm_tanh_by_table(a, (int8_t)b)",
     "sigmoid_by_polynomial": "elstm_sigmoid_by_polynomial(a)",
     "tanh_by_polynomial": "elstm_tanh_by_polynomial(a, (uint8_t)b)",
@@ -357,33 +359,47 @@ def test_the_sanitizers_find_no_overflow_and_no_stray_access(
 
 def avr_main(qgraph: QGraph, codes: npt.NDArray[np.int8]) -> str:
     """A program for an ATmega2560 that writes every output code to its serial port and sleeps for good."""
-    name, upper = qgraph.name, qgraph.name.upper()
-    rows = ", ".join(map(str, codes.ravel().tolist()))
-    call = f"{name}_step(&state, x + row * {upper}_FEATURES, y); put_row(y);"
+    name, upper, rows = qgraph.name, qgraph.name.upper(), build.written_rows(qgraph)
+    values = ", ".join(map(str, codes.ravel().tolist()))
+    height = qgraph.window or 1
+    at = f"x + call * {height} * {upper}_FEATURES"
+    call = f"{name}_{'window' if qgraph.window else 'step'}(&state, {at}, y);"
+    width = qgraph.outputs
     if qgraph.detector is not None:
+        width = 5
         call = (
-            f"uint8_t alarm = {name}_detect(&state, x + row * {upper}_FEATURES, NULL, &score);"
-            " y[0] = (int8_t)alarm;"
+            f"y[0] = (int8_t){name}_detect(&state, {at}, NULL, &score);"
             " for (uint8_t k = 0; k < 4u; k++) y[1 + k] = (int8_t)((uint32_t)score >> (8 * k));"
-            " put_row(y);"
         )
     return (
         "#include <avr/interrupt.h>\n#include <avr/io.h>\n#include <avr/sleep.h>\n#include <stddef.h>\n"
         f'#include "{name}.h"\n'
         "typedef char int_has_16_bits[sizeof(int) == 2 ? 1 : -1];\n"
-        f"static const int8_t x[{codes.size}] = {{{rows}}};\n"
-        f"static {name}_state_t state;\n"
+        f"static const int8_t x[{codes.size}] = {{{values}}};\n"
+        f"static {name}_state_t state;\nstatic int8_t y[{rows} * {upper}_OUTPUTS + 5];\n"
         "static void put(char c) { while (!(UCSR0A & (1 << UDRE0))) {} UDR0 = (uint8_t)c; }\n"
-        "static void put_row(const int8_t *y) {\n"
-        f"    for (uint8_t k = 0; k < {5 if qgraph.detector else qgraph.outputs}; k++) {{\n"
-        '        put("0123456789abcdef"[(uint8_t)y[k] >> 4]); put("0123456789abcdef"[(uint8_t)y[k] & 15]);\n'
+        "static void put_row(const int8_t *row) {\n"
+        f"    for (uint8_t k = 0; k < {width}; k++) {{\n"
+        '        put("0123456789abcdef"[(uint8_t)row[k] >> 4]);\n'
+        '        put("0123456789abcdef"[(uint8_t)row[k] & 15]);\n'
         "    }\n    put('\\n');\n}\n"
-        "int main(void) {\n"
-        f"    int8_t y[{upper}_OUTPUTS + 5]; int32_t score = 0; (void)score;\n"
-        f"    UCSR0B = 1 << TXEN0;\n    {name}_reset(&state);\n"
-        f"    for (uint16_t row = 0; row < {len(codes)}; row++) {{ {call} }}\n"
+        "int main(void) {\n    int32_t score = 0; (void)score;\n"
+        f"    UCSR0B = 1 << TXEN0;\n    {'' if qgraph.window else f'{name}_reset(&state);'}\n"
+        f"    for (uint16_t call = 0; call < {len(codes) // height}; call++) {{ {call}\n"
+        f"        for (uint8_t row = 0; row < {rows}; row++) put_row(y + row * {width}); }}\n"
         "    put('!'); put('\\n');\n    cli(); sleep_enable(); sleep_cpu();\n    return 0;\n}\n"
     )
+
+
+def run_on_avr(qgraph: QGraph, codes: npt.NDArray[np.int8], folder: Path) -> list[list[int]]:
+    """The bytes that the network writes for every row, or alarm and score, on a simulated ATmega2560."""
+    write(qgraph, folder)
+    (folder / "main.c").write_text(avr_main(qgraph, codes))
+    sources = sorted(folder.glob("*.c"))
+    run("avr-gcc", "-mmcu=atmega2560", "-std=c99", "-Os", *sources, "-o", folder / "main.elf")
+    done = run("simavr", "-m", "atmega2560", "-f", "16000000", folder / "main.elf", timeout=60)
+    text = re.sub(r"\x1b\[\d*m", "", (done.stdout + done.stderr).decode(errors="replace"))
+    return [list(bytes.fromhex(line)) for line in re.findall(r"^([0-9a-f]+)\.", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("profile", ["tflm", "litert"])
@@ -394,14 +410,7 @@ def test_the_codes_are_the_same_where_int_has_16_bits(profile: str, detector: bo
     qgraph = random_qgraph(33, layers=1, units=6, features=3, detector=detector)
     qgraph = qgraph.with_profile(profile)
     codes = random_codes(8, 40, 3)
-    write(qgraph, tmp_path)
-    (tmp_path / "main.c").write_text(avr_main(qgraph, codes))
-    sources = [tmp_path / f"{name}.c" for name in (qgraph.name, "elstm", "main")]
-    run("avr-gcc", "-mmcu=atmega2560", "-std=c99", "-Os", *sources, "-o", tmp_path / "main.elf")
-    done = run("simavr", "-m", "atmega2560", "-f", "16000000", tmp_path / "main.elf", timeout=60)
-    text = re.sub(r"\x1b\[\d*m", "", (done.stdout + done.stderr).decode(errors="replace"))
-    lines = re.findall(r"^([0-9a-f]+)\.", text, re.MULTILINE)
-    found = [list(bytes.fromhex(line)) for line in lines]
+    found = run_on_avr(qgraph, codes, tmp_path)
     executor = NumpyExecutor(qgraph)
     if detector:
         expected = executor.detect(codes, np.ones(codes.shape, dtype=bool))

@@ -292,8 +292,10 @@ def test_a_fault_on_a_core_names_the_function_that_it_happened_in(
 
 def test_codes_of_another_width_are_refused_before_the_c_sees_them() -> None:
     executor = HostExecutor(PUMP)
-    with pytest.raises(DataError, match=r"model 'pump': codes are \(5, 4\), expected \(steps, 3\)"):
+    with pytest.raises(DataError, match=r"model 'pump': codes are int8 \(5, 4\), expected int8 \(steps, 3\)"):
         executor.run(np.zeros((5, 4), dtype=np.int8))
+    with pytest.raises(DataError, match=r"codes are int16 \(5, 3\), expected int8 \(steps, 3\)"):
+        executor.run(np.zeros((5, 3), dtype=np.int16))
     with pytest.raises(DataError, match=r"present is \(5, 2\), expected \(5, 3\)"):
         executor.detect(np.zeros((5, 3), dtype=np.int8), np.ones((5, 2), dtype=bool))
 

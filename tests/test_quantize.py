@@ -10,17 +10,12 @@ import pytest
 from edge_lstm.errors import ConfigError, DataError, ModelError
 from edge_lstm.evaluation.quantization import compare
 from edge_lstm.graph import Dense, Graph, Lstm, Stream
-from edge_lstm.lower import LstmProgram, lower
+from edge_lstm.lower import lower
+from edge_lstm.program import LstmProgram
 from edge_lstm.qgraph import QDense, QLstm
-from edge_lstm.quantizer import (
-    QuantizeConfig,
-    cell_power,
-    find_range,
-    portable_hidden_scale,
-    portable_scale,
-    quantize,
-)
+from edge_lstm.quantizer import QuantizeConfig, quantize
 from edge_lstm.reference import floating, integer
+from edge_lstm.scales import cell_power, find_range, portable_hidden_scale, portable_scale
 
 
 def random_graph(seed: int, features: int, units: tuple[int, ...], gain: float = 1.0) -> Graph:
@@ -138,9 +133,10 @@ def test_bad_calibration_streams_and_options_are_refused() -> None:
     with pytest.raises(DataError, match="holds NaN"):
         quantize(graph, np.full((5, 3), np.nan))
     with pytest.raises(ConfigError) as caught:
-        QuantizeConfig("cmsis", "best", 30.0, -1.0, 9)
+        QuantizeConfig("cmsis", "int4", "int8", "best", 30.0, -1.0, 9)
     for part in (
         "profile is 'cmsis'",
+        "scheme is 'int4'",
         "ranges is 'best'",
         "percentile is 30.0",
         "input_margin is -1.0",

@@ -12,9 +12,11 @@ import pytest
 
 from edge_lstm.errors import ModelError
 from edge_lstm.graph import Dense, Graph, Lstm, Stream
-from edge_lstm.lower import LstmProgram, combine_headroom, lower
+from edge_lstm.lower import combine_headroom, lower
+from edge_lstm.program import LstmProgram
 from edge_lstm.qgraph import QDense, QGraph, QLstm, Quantization
 from edge_lstm.reference import floating, integer
+from edge_lstm.reference.integer_operators import run_dense
 
 
 def golden_lstm(model: dict[str, Any]) -> QLstm:
@@ -144,7 +146,7 @@ def test_dense_layer_equals_exact_arithmetic_in_both_profiles() -> None:
     exact = exact * (source.scale * scales.astype(float) / target.scale) + target.zero_point
     for profile in ("tflm", "litert"):
         program = lower(QGraph("d", (wide, dense), Stream.unnamed(1), profile))
-        codes = integer.run_dense(program.layers[1], profile, x)  # type: ignore[arg-type]
+        codes = run_dense(program.layers[1], profile, x)  # type: ignore[arg-type]
         assert np.abs(codes - np.clip(exact, -128, 127)).max() <= 0.5001
 
 

@@ -13,14 +13,16 @@ SUMMARIES = {
     "dataset": "Write a labelled synthetic recording.",
     "train": "Train a compact LSTM forecaster on a CSV.",
     "prune": "Prune a trained model and train it on.",
-    "quantize": "Turn a trained model into an int8 .tflite with its detector.",
-    "convert": "Write a .tflite as C, or with other timesteps.",
+    "quantize": "Turn a float model of any kind into an integer .tflite with its detector.",
+    "convert": "Write a model as C, .tflite or .onnx.",
     "run": "Run codes or a CSV through a model on one executor.",
     "verify": "Prove that every executor computes the same codes.",
     "bench": "Count instructions, flash, RAM and stack on a core.",
     "detect": "Find anomalies in a CSV; print alarms as they happen.",
     "evaluate": "Judge forecast and alarms beside simple methods.",
     "report": "Write one self-contained HTML page about a model.",
+    "inspect": "Print what is in a model file, or why it is not read.",
+    "layers": "Print what is supported, layer by layer.",
     "demo": "The whole road on a synthetic pump, in one command.",
 }
 

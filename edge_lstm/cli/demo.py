@@ -71,8 +71,8 @@ def table_rows(result: Demo) -> list[list[Any]]:
 
 def print_demo(result: Demo, seconds: float) -> None:
     """The one table, the verdict and where to look next."""
-    layers = result.quantized.qgraph.layers
-    shape = " - ".join(str(n) for n in (layers[0].features, *(layer.outputs for layer in layers)))
+    qgraph = result.quantized.qgraph
+    shape = " - ".join(str(n) for n in (qgraph.features, *(value.width for value in qgraph.values)))
     print_table(
         f"Pump, {result.written.rows:,} rows, network {shape}, {seconds:.0f} s",
         ["", "float", "int8"],

@@ -34,7 +34,10 @@ from edge_lstm.verbs.quantize import Quantized, quantize
 @stream_options
 @json_option
 def command(model: Path, data: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Quantize MODEL (.keras) to int8 on the normal rows of a CSV before its test part; fit its detector."""
+    """Quantize MODEL on the normal rows of a CSV before its test part; fit its detector.
+
+    MODEL is a float network of any kind: Keras (.keras, .h5), ONNX, PyTorch weights (.safetensors), .tflite.
+    """
     config, detector = take(QuantizeConfig, options), take(DetectorConfig, options)
     result = quantize(model, data, out, config, detector, take_stream(options))
     print_notes(result.notes)

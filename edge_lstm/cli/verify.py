@@ -30,7 +30,9 @@ TFLM_STATE = (
 @click.option("--on", type=Names(), default=None, help="Executors; by default every one that is installed.")
 @click.option("--steps", default=10_000, show_default=True, help="Rows of the seeded stream.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--profile", default=None, help="Numerics profile (tflm, litert, tflite), not the file's.")
+@click.option(
+    "--profile", default=None, help="Numerics profile (tflm, litert, tflite, native), not the file's."
+)
 @click.option("--c-dir", type=FILE, default=None, help="Folder with exported C to compile, not fresh C.")
 @json_option
 def command(
@@ -67,11 +69,17 @@ def _print(result: Verification) -> None:
     )
     pairs = {frozenset((a.profile, a.other_profile["profile"])): a for a in reversed(result.agreements)}
     for a in pairs.values():
+        if a.other_profile["profile"] == a.profile:
+            continue
+        if not a.other_profile["differing"]:
+            click.echo(f"The profiles {a.profile} and {a.other_profile['profile']} return the same codes.")
+            continue
         click.echo(
             f"The profiles {a.profile} and {a.other_profile['profile']} are apart in "
             f"{a.other_profile['differing']:,} of {a.network.codes:,} codes, by at most "
             f"{a.other_profile['max_difference']}: by design, their sigmoid and tanh differ."
         )
+    print_notes(result.notes)
     if any(agreement.executor == "tflm" for agreement in result.agreements):
         click.echo(TFLM_STATE)
     print_notes(f"not run: {name} ({reason})" for name, reason in result.skipped.items())

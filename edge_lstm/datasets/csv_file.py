@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets import policies, stamps
 from edge_lstm.datasets.dataset import MIN_ROWS, Dataset
 from edge_lstm.datasets.policies import Policy, Report, Rows
 from edge_lstm.datasets.table import Column, Table, listed, read_table
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require
 
 LABEL_NAMES = (

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray, frozen
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.graph import FloatArray, frozen
 
 MIN_ROWS = 4  # a part below this has neither a median step nor a residual spread
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.errors import ConfigError, raise_all
 from edge_lstm.files import write_text
-from edge_lstm.graph import FloatArray
 
 START = "2026-01-05T06:00:00"
 PERIOD_S = 1.0

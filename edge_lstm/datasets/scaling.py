@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.errors import ConfigError, DataError, raise_all
-from edge_lstm.graph import Channel, FloatArray, Stream
+from edge_lstm.graph import Channel, Stream
 from edge_lstm.optional import require
 
 SCALERS = ("standard", "minmax", "robust")

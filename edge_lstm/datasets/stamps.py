@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.graph import FloatArray
+from edge_lstm.arrays import FloatArray
 
 IndexArray = npt.NDArray[np.int64]
 

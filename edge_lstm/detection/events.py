@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.detection.floating import BoolArray, FloatDetection
-from edge_lstm.graph import FloatArray
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.detection import fixed, floating
 from edge_lstm.detection.fixed import INT32_MAX, QDetector
 from edge_lstm.detection.floating import BoolArray, Detector
@@ -23,7 +24,6 @@ from edge_lstm.detection.thresholds import (
     sigma_threshold,
 )
 from edge_lstm.errors import ConfigError, DataError, ModelError, raise_all
-from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require
 
 WEIGHTINGS = ("spread", "mahalanobis")

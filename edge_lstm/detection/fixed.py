@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import frozen
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.fixedpoint import IntArray, rounding_shift, saturate
-from edge_lstm.graph import frozen
 
 RESIDUAL_BITS = 10  # standardized residuals are Q5.10: one spread is 1024 codes
 SCORE_BITS = 14  # scores are Q17.14 sums of squared, smoothed residuals

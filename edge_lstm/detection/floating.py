@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray, frozen
 from edge_lstm.detection import fixed
 from edge_lstm.detection.thresholds import Threshold
 from edge_lstm.errors import ModelError, raise_all
-from edge_lstm.graph import FloatArray, frozen
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import DataError, ModelError, raise_all
-from edge_lstm.graph import FloatArray
 
 KINDS = ("quantile", "sigma", "pot")
 MIN_SCORES = 50

@@ -1,4 +1,4 @@
-"""Program -> C99: ``NAME.c``, ``NAME.h`` and the runtime ``elstm.c``, ``elstm.h``.
+"""Program -> C99: ``NAME.c``, ``NAME.h`` and the files of the runtime that it needs.
 
 Reads a Program; returns the text of the files, byte-identical for equal input.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib import resources
@@ -18,59 +18,107 @@ import jinja2
 import numpy as np
 
 from edge_lstm import __version__
-from edge_lstm.emit.c_tables import LINE, detector_constant, layer_constant, one_line
-from edge_lstm.lower import LstmProgram, Program
+from edge_lstm.emit.c_layers import EMITTERS, refusals
+from edge_lstm.emit.c_plan import Block, Plan
+from edge_lstm.emit.c_step import Call, Code, Field, Step
+from edge_lstm.emit.c_tables import LINE, codes_table, detector_constant, layer_symbols, one_line
+from edge_lstm.errors import UnsupportedModel, raise_all
+from edge_lstm.program import Program
+from edge_lstm.qgraph import Quantization
+
+__all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_text"]
 
 API_VERSION = 1  # of elstm.h
+# parts of the runtime that lie only beside models that call them, and the headers that those share
+MORE = ("elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
+INTERNAL = ("elstm_fixed.h", "elstm_wide.h")
 
 
 @dataclass(frozen=True)
-class Field:
-    """One member of the state struct."""
+class Part:
+    """What one block adds to a model's C."""
 
-    declaration: str
-    comment: str
+    block: Block
+    toggles: bool
+    codes: list[Code]
+
+    @property
+    def resets(self) -> list[str]:
+        return [_statement(call, 4) for code in self.codes for call in code.resets]
+
+    @property
+    def calls(self) -> list[str]:
+        indent = 8 if self.block.loops else 4
+        return [_statement(call, indent) for code in self.codes for call in code.calls]
+
+    def uses(self, name: str) -> bool:
+        """Whether its calls take a variable."""
+        arguments = [text for code in self.codes for call in code.calls for text in call.arguments]
+        return any(re.search(rf"\b{name}\b", text) for text in arguments)
 
 
 def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]:
     """Return file name -> text of ``program`` and the runtime that it needs.
 
     header_lines: extra lines for the head of the header, such as the channels and their scaling.
-    Raises ModelError where the program's name would hide a header of the C library or of the runtime.
+    Raises UnsupportedModel with every reason why the C cannot compute it.
     """
-    name = program.name
-    symbols = layer_symbols(program)
-    constants = [
-        layer_constant(program.profile, layer, symbol)
-        for layer, symbol in zip(program.layers, symbols, strict=True)
+    raise_all(UnsupportedModel, f"model '{program.name}' has no C", refusals(program))
+    plan = Plan(program)
+    parts = [
+        Part(
+            block,
+            any(plan.toggles(task) for task in block.tasks),
+            [EMITTERS[type(task.layer)](Step(plan, block, task)) for task in block.tasks],
+        )
+        for block in plan.blocks
     ]
-    if program.detector is not None:
-        constants.append(detector_constant(program.detector))
-    values = {
+    called = {call.function for part in parts for code in part.codes for call in (*code.resets, *code.calls)}
+    more = [part for part in MORE if called & set(re.findall(r"\belstm_\w+", runtime_text(f"{part}.h")))]
+    values = _values(program, plan, parts) | {
+        "header_lines": [one_line(line) for line in header_lines],
+        "includes": [f"{part}.h" for part in more],
+        "needs_string_h": bool(called & {"memcpy", "memset"}) or program.detector is not None,
+    }
+    files = {f"{program.name}.{kind}": _template(f"model.{kind}.j2").render(values) for kind in ("c", "h")}
+    runtime = [f"{part}.{kind}" for part in ("elstm", *more) for kind in ("c", "h")]
+    return files | {file: runtime_text(file) for file in (*runtime, *(INTERNAL if more else ()))}
+
+
+def _values(program: Program, plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
+    """What the templates read of the network itself."""
+    name, detector = program.name, program.detector
+    codes = [code for part in parts for code in part.codes]
+    constants = [constant for code in codes for constant in code.constants]
+    if detector is not None:
+        constants.append(detector_constant(detector))
+    return {
         "name": name,
         "upper": name.upper(),
         "api": API_VERSION,
-        "summary": f"LSTM network '{name}', {program.features} inputs, {program.outputs} outputs, "
+        "summary": f"network '{name}', {program.features} inputs, {program.outputs} outputs, "
         f"numerics profile {program.profile}",
         "origin": (
             f"Written by edge-lstm {__version__} from program sha256:{program_hash(program)[:32]}.",
             f"Do not edit; rewrite it with: edge-lstm convert {name}.tflite --to c -o .",
         ),
-        "header_lines": [one_line(line) for line in header_lines],
         "features": program.features,
         "outputs": program.outputs,
-        "input_zero_point": program.input_zero_point,
-        "output_zero_point": output_zero_point(program),
-        "fields": _fields(program, symbols),
+        "input": program.input,
+        "output": program.output,
+        "input_codes": _codes_text(program.input),
+        "output_codes": _codes_text(program.output),
+        "window": program.window,
+        "rows": program.rows,
+        "tables": [codes_table(layer, symbol) for symbol, layer in plan.constants],
         "constants": constants,
-        "resets": _resets(program, symbols),
-        "steps": _steps(program, symbols),
-        "detector": program.detector is not None,
-        "needs_string_h": program.detector is not None or isinstance(program.layers[-1], LstmProgram),
-        "warmup": program.detector.warmup if program.detector is not None else 0,
+        "fields": _fields(program, plan, parts),
+        "parts": parts,
+        "resets": [statement for part in parts for statement in part.resets],
+        "unused": [name for name in ("state", "x") if not any(part.uses(name) for part in parts)],
+        "detector": detector is not None,
+        "warmup": detector.warmup if detector is not None else 0,
     }
-    files = {f"{name}.{kind}": _template(f"model.{kind}.j2").render(values) for kind in ("c", "h")}
-    return files | {file: runtime_text(file) for file in ("elstm.c", "elstm.h")}
 
 
 @cache
@@ -84,9 +132,14 @@ def _template(file: str) -> jinja2.Template:
     return environment.from_string(source)
 
 
+@cache
 def runtime_text(file: str) -> str:
-    """The text of ``elstm.c`` or ``elstm.h``."""
-    return resources.files("edge_lstm").joinpath("c_runtime").joinpath(file).read_text(encoding="utf-8")
+    """The text of a file of the runtime; elstm_fixed.h is pasted into ``elstm.c``, which stands alone."""
+    text = resources.files("edge_lstm").joinpath("c_runtime").joinpath(file).read_text(encoding="utf-8")
+    if file == "elstm.c":
+        _, _, primitives = runtime_text("elstm_fixed.h").partition('#include "elstm.h"\n')
+        text = text.replace('#include "elstm_fixed.h"', primitives.rpartition("#endif")[0].strip())
+    return text
 
 
 def program_hash(program: Program) -> str:
@@ -96,100 +149,56 @@ def program_hash(program: Program) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        members = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": type(value).__name__, **members}
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def output_zero_point(program: Program) -> int:
-    """The zero point of the network's output codes."""
-    last = program.layers[-1]
-    return last.hidden_zero_point if isinstance(last, LstmProgram) else last.output_zero_point
+def _codes_text(quantization: Quantization) -> str:
+    return (
+        f"int{quantization.bits} codes of scale {quantization.scale:.9g}, "
+        f"zero point {quantization.zero_point}"
+    )
 
 
-# what each layer's name is followed by in the C
-SUFFIXES = (
-    "layer", "kernel", "recurrent_kernel", "bias", "input_bias", "recurrent_bias", "requantizers", "cell",
-    "hidden", "output",
-)  # fmt: skip
-
-
-def layer_symbols(program: Program) -> list[str]:
-    """A C name for each layer: its own where all of them are sound and distinct, else layer_0, layer_1 ..."""
-    names = [re.sub(r"\W", "_", layer.name, flags=re.ASCII).strip("_") for layer in program.layers]
-    taken = {f"{name}_{suffix}" for name in names for suffix in SUFFIXES}
-    sound = all(re.match("[A-Za-z]", name) and name != "detector" for name in names)
-    if sound and len(taken) == len(names) * len(SUFFIXES):
-        return names
-    return [f"layer_{index}" for index in range(len(names))]
-
-
-def _call(function: str, *arguments: str) -> str:
-    """A call statement at one indent, its arguments wrapped."""
-    text = f"{function}({', '.join(arguments)});"
-    if len(text) + 4 <= LINE:
-        return text
-    lines, line = [], f"{function}("
-    for argument in arguments:
-        if len(line) + len(argument) + 6 > LINE:
+def _statement(call: Call, indent: int) -> str:
+    """A call statement, its arguments wrapped, its note behind it where there is room."""
+    text = f"{' ' * indent}{call.function}({', '.join(call.arguments)});"
+    if len(text) <= LINE:
+        note = f" /* {call.note} */" if call.note else ""
+        return text + note if len(text + note) <= LINE else text
+    lines, line = [], f"{' ' * indent}{call.function}("
+    hanging = " " * len(line)
+    for argument in call.arguments:
+        if len(line) + len(argument) + 2 > LINE:
             lines.append(line.rstrip())
-            line = " " * (len(function) + 5)
+            line = hanging
         line += f"{argument}, "
     return "\n".join([*lines, line.rstrip(", ") + ");"])
 
 
-def _fields(program: Program, symbols: list[str]) -> list[Field]:
+def _fields(program: Program, plan: Plan, parts: Iterable[Part]) -> list[Field]:
     """The members of the state struct, widest first: no padding between them."""
-    found: list[tuple[int, Field]] = []
+    found: list[Field] = []
     if program.detector is not None:
         n = program.detector.channels
         found += [
-            (4, Field("elstm_alarm_t detector", "score, running mean excess, counters, alarm")),
-            (4, Field(f"int32_t smoothed[{n}]", "Q5.16: running mean of each standardized residual")),
-            (2, Field(f"int16_t residual[{n}]", "Q5.10: standardized residuals of the last scored row")),
-            (1, Field(f"int8_t held[{n}]", "the last present input codes")),
-            (1, Field(f"int8_t forecast[{n}]", "the network's codes for the row to come")),
+            Field(4, "elstm_alarm_t detector", "score, running mean excess, counters, alarm"),
+            Field(4, f"int32_t smoothed[{n}]", "Q5.16: running mean of each standardized residual"),
+            Field(2, f"int16_t residual[{n}]", "Q5.10: standardized residuals of the last scored row"),
+            Field(1, f"int8_t held[{n}]", "the last present input codes"),
+            Field(1, f"int8_t forecast[{n}]", "the network's codes for the row to come"),
         ]
-    for layer, symbol in zip(program.layers, symbols, strict=True):
-        name = one_line(layer.name)
-        if isinstance(layer, LstmProgram):
-            scale = f"{name}: int16 cell codes, scale 2**{layer.cell_power}"
-            found.append((2, Field(f"int16_t {symbol}_cell[{layer.units}]", scale)))
-            codes = f"{name}: hidden codes; [turn] are those of the last step"
-            found.append((1, Field(f"int8_t {symbol}_hidden[2][{layer.units}]", codes)))
-        elif layer is not program.layers[-1]:
-            found.append((1, Field(f"int8_t {symbol}_output[{layer.outputs}]", f"{name}: output codes")))
-    found.append((1, Field("uint8_t turn", "0 or 1: which half of the hidden codes is the last step's")))
-    return [field for _, field in sorted(found, key=lambda pair: -pair[0])]
-
-
-def _resets(program: Program, symbols: list[str]) -> list[str]:
-    return [
-        _call("elstm_lstm_reset", f"&{symbol}_layer", f"state->{symbol}_hidden[0]", f"state->{symbol}_cell")
-        for layer, symbol in zip(program.layers, symbols, strict=True)
-        if isinstance(layer, LstmProgram)
+    found += [field for part in parts for code in part.codes for field in code.fields]
+    found += [
+        Field(bits // 8, f"int{bits}_t scratch{bits}[{codes}]", "what layers hand on to one another")
+        for bits, codes in plan.scratch.items()
+        if codes
     ]
-
-
-def _steps(program: Program, symbols: list[str]) -> list[str]:
-    """One call a layer, from x to y."""
-    calls, x = [], "x"
-    for layer, symbol in zip(program.layers, symbols, strict=True):
-        last = layer is program.layers[-1]
-        if isinstance(layer, LstmProgram):
-            hidden = f"state->{symbol}_hidden"
-            step = "elstm_lstm_step_tflm" if program.profile == "tflm" else "elstm_lstm_step_litert"
-            calls.append(
-                _call(
-                    step, f"&{symbol}_layer", x, f"{hidden}[now]", f"{hidden}[next]", f"state->{symbol}_cell"
-                )
-            )
-            x = f"{hidden}[next]"
-        else:
-            y = "y" if last else f"state->{symbol}_output"
-            calls.append(_call(f"elstm_dense_{program.profile}", f"&{symbol}_layer", x, y))
-            x = y
-    if isinstance(program.layers[-1], LstmProgram):
-        calls.append(_call("memcpy", "y", x, f"{program.name.upper()}_OUTPUTS"))
-    return calls
+    if not program.window and any(part.toggles for part in parts):
+        found.append(Field(1, "uint8_t turn", "0 or 1: which half of the hidden codes is the last step's"))
+    if not found:
+        found.append(Field(1, "uint8_t unused", "this network keeps nothing"))
+    return sorted(found, key=lambda field: -field.bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.detection.fixed import QDetector
-from edge_lstm.lower import GATES, DenseProgram, LstmProgram, Requantizer
+from edge_lstm.lower_lstm import largest_acc
+from edge_lstm.program import GATES, DenseProgram, LstmProgram, Program, Requantizer, ScanProgram
+from edge_lstm.qgraph import QConstant
 
 LINE = 110  # characters
+# what each layer's name is followed by in the C
+SUFFIXES = (
+    "layer", "kernel", "recurrent_kernel", "bias", "input_bias", "recurrent_bias", "requantizers", "cell",
+    "hidden", "codes", "last", "past", "oldest", "significands", "exponents", "exponential", "reciprocal",
+    "peephole", "normalization", "normal_bias", "projection",
+    "projection_bias", "gates", "weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,34 @@ def one_line(text: str) -> str:
     return line.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").rstrip("\\ ")
 
 
+def layer_names(program: Program) -> list[str]:
+    """The name of every layer, those of a scan's operators and states behind the scan's own."""
+    names = []
+    for layer in program.layers:
+        names.append(layer.name)
+        for inner in (*layer.body, *layer.states) if isinstance(layer, ScanProgram) else ():
+            own = inner.name.startswith(f"{layer.name}/")
+            names.append(inner.name if own else f"{layer.name}/{inner.name}")
+    return names
+
+
+def layer_symbols(program: Program) -> list[str]:
+    """A C name for each of ``layer_names``: it where all are sound and distinct, else layer_0, layer_1 ..."""
+    names = [re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") for name in layer_names(program)]
+    taken = {f"{name}_{suffix}" for name in names for suffix in SUFFIXES}
+    sound = all(re.match("[A-Za-z]", name) and name != "detector" for name in names)
+    if sound and len(taken) == len(names) * len(SUFFIXES):
+        return names
+    return [f"layer_{index}" for index in range(len(names))]
+
+
 def _by_unit(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(gate, units, ...) -> (units, ..., gate): the order in which elstm_lstm_step reads."""
     return np.moveaxis(array, 0, -1)
 
 
-def _requantizer(requantizer: Requantizer, row: int) -> str:
+def requantizer_text(requantizer: Requantizer, row: int = 0) -> str:
+    """The initializer of an elstm_requantizer_t."""
     return f"{{{int(requantizer.multiplier[row])}, {int(requantizer.shift[row])}}}"
 
 
@@ -56,14 +88,8 @@ def _real_scales(requantizer: Requantizer) -> Iterable[float]:
     return (multiplier * 2.0 ** (shift - 31) for multiplier, shift in pairs)
 
 
-def layer_constant(profile: str, layer: LstmProgram | DenseProgram, symbol: str) -> Constant:
-    """All of a layer's integers; ``symbol`` begins each of its names."""
-    if isinstance(layer, LstmProgram):
-        return _lstm_constant(layer, symbol)
-    return _dense_constant(layer, symbol, profile)
-
-
-def _lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
+def lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
+    """All of an LSTM's integers; ``symbol`` begins each of their names."""
     name = one_line(layer.name)
     tables = []
     for part, source, kernel, bias, requantizer in (
@@ -79,12 +105,12 @@ def _lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
                 f"{name}/{part}kernel: int8[{layer.units} units][{kernel.shape[2]} {source}]"
                 f"[gate i, f, g, o], zero point 0\n * scale times the {term}'s: {scales}",
                 "int8_t", f"{symbol}_{part}kernel", kernel.size,
-                _rows(_by_unit(kernel), 4 * kernel.shape[2], 4),
+                rows_text(_by_unit(kernel), 4 * kernel.shape[2], 4),
             ),
             Table(
                 f"{name}/{term}_bias: int32[{layer.units} units][gate i, f, g, o], "
                 f"the {'hidden' if part else 'input'} zero point folded in; scales as above",
-                "int32_t", f"{symbol}_{term}_bias", bias.size, _rows(_by_unit(bias), 4),
+                "int32_t", f"{symbol}_{term}_bias", bias.size, rows_text(_by_unit(bias), 4),
             ),
         ]  # fmt: skip
     members: dict[str, str | int] = {
@@ -94,39 +120,61 @@ def _lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
         "recurrent_bias": f"{symbol}_recurrent_bias",
         "input": _gate_requantizers(layer.input_requantizer),
         "recurrent": _gate_requantizers(layer.recurrent_requantizer),
-        "hidden": _requantizer(layer.hidden_requantizer, 0),
+        "hidden": requantizer_text(layer.hidden_requantizer, 0),
         "features": layer.features,
         "units": layer.units,
         "cell_clip": layer.cell_clip,
         "cell_power": layer.cell_power,
-        "hidden_zero_point": layer.hidden_zero_point,
+        "hidden_zero_point": layer.inner_zero_point,
     }
     return Constant(tables, "elstm_lstm_t", f"{symbol}_layer", members)
 
 
 def _gate_requantizers(requantizer: Requantizer) -> str:
-    return "{" + ", ".join(_requantizer(requantizer, gate) for gate in range(4)) + "}"
+    return "{" + ", ".join(requantizer_text(requantizer, gate) for gate in range(4)) + "}"
 
 
-def _dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
+def _dense_form(layer: DenseProgram, profile: str) -> tuple[str, int, str, Requantizer]:
+    """The struct of a dense layer, the bits of its bias, and its requantizers with what they mean."""
     r = layer.requantizer
+    if layer.bits == 8:
+        power = "shift" if profile == "litert" else "(shift - 31)"
+        return "elstm_dense_t", 32, f"multiplier * 2**{power}", r
+    moved = short_requantizer(layer)
+    if moved is None:
+        return "elstm_dense_48_t", 64, "multiplier * 2**(shift - 15)", r
+    return "elstm_dense_16_t", 32, "multiplier * 2**-(32 + shift)", moved
+
+
+def short_requantizer(layer: DenseProgram) -> Requantizer | None:
+    """``real = multiplier * 2**-(32 + shift)`` of 16-bit codes' sums that fit 32 bits; None: they do not."""
+    r = layer.requantizer
+    bound = largest_acc(layer.bias, layer.kernel, 32768)
+    if (bound >= 2**31).any() or (r.shift >= 0).any():
+        return None
+    right = 15 - r.shift
+    return Requantizer(r.multiplier << np.maximum(32 - right, 0), np.maximum(right - 32, 0))
+
+
+def dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
+    """All of a dense layer's integers; ``symbol`` begins each of their names."""
+    kind, bits, unit, r = _dense_form(layer, profile)
     per_row = bool(len(set(r.multiplier.tolist())) > 1 or len(set(r.shift.tolist())) > 1)
     rows = range(layer.outputs if per_row else 1)
-    unit = "multiplier * 2**shift" if profile == "litert" else "multiplier * 2**(shift - 31)"
     name = one_line(layer.name)
     tables = [
         Table(
             f"{name}/kernel: int8[{layer.outputs} outputs][{layer.features} features], zero point 0",
-            "int8_t", f"{symbol}_kernel", layer.kernel.size, _rows(layer.kernel, layer.features),
+            "int8_t", f"{symbol}_kernel", layer.kernel.size, rows_text(layer.kernel, layer.features),
         ),
         Table(
-            f"{name}/bias: int32[{layer.outputs} outputs], the input zero point folded in",
-            "int32_t", f"{symbol}_bias", layer.outputs, _rows(layer.bias, layer.outputs),
+            f"{name}/bias: int{bits}[{layer.outputs} outputs], the input zero point folded in",
+            f"int{bits}_t", f"{symbol}_bias", layer.outputs, rows_text(layer.bias, layer.outputs),
         ),
         Table(
             f"{name}/requantizers: {'one an output' if per_row else 'one for all outputs'}, {unit}",
             "elstm_requantizer_t", f"{symbol}_requantizers", len(rows),
-            "\n".join(f"    {_requantizer(r, row)}," for row in rows),
+            "\n".join(f"    {requantizer_text(r, row)}," for row in rows),
         ),
     ]  # fmt: skip
     members: dict[str, str | int] = {
@@ -138,7 +186,19 @@ def _dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
         "per_row": int(per_row),
         "output_zero_point": layer.output_zero_point,
     }
-    return Constant(tables, "elstm_dense_t", f"{symbol}_layer", members)
+    if layer.bits == 16:
+        members["minimum"] = layer.minimum
+    return Constant(tables, kind, f"{symbol}_layer", members)
+
+
+def codes_table(layer: QConstant, symbol: str) -> Table:
+    """The codes of a value that never changes."""
+    bits = layer.output.bits
+    return Table(
+        f"{one_line(layer.name)}: int{bits}[{layer.width}], scale {layer.output.scale:.9g}, "
+        f"zero point {layer.output.zero_point}",
+        f"int{bits}_t", f"{symbol}_codes", layer.width, rows_text(layer.codes, layer.width),
+    )  # fmt: skip
 
 
 def detector_constant(detector: QDetector) -> Constant:
@@ -147,7 +207,7 @@ def detector_constant(detector: QDetector) -> Constant:
         Table(
             f"detector/{name}: int32[{detector.channels} channels]",
             "int32_t", f"detector_{name}", detector.channels,
-            _rows(getattr(detector, name), detector.channels),
+            rows_text(getattr(detector, name), detector.channels),
         )
         for name in ("input_weight", "output_weight", "offset")
     ]  # fmt: skip
@@ -160,7 +220,7 @@ def detector_constant(detector: QDetector) -> Constant:
                 f"detector/whitening: int16[{detector.channels} rows][{detector.channels} channels], "
                 f"scale 2**-{detector.whitening_shift}",
                 "int16_t", "detector_whitening", detector.whitening.size,
-                _rows(detector.whitening, detector.channels),
+                rows_text(detector.whitening, detector.channels),
             )
         )  # fmt: skip
     for name in (
@@ -171,7 +231,7 @@ def detector_constant(detector: QDetector) -> Constant:
     return Constant(tables, "elstm_detector_t", "detector", members)
 
 
-def _rows(values: npt.ArrayLike, break_after: int, group: int = 1) -> str:
+def rows_text(values: npt.ArrayLike, break_after: int, group: int = 1) -> str:
     """Integers as the lines of an initializer; a line ends after ``break_after`` values or when full."""
     flat = [str(value) for value in np.asarray(values).ravel().tolist()]
     width = max(len(value) for value in flat) + 1

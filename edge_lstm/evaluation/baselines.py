@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.detection import floating
 from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_residuals
 from edge_lstm.detection.floating import BoolArray, FloatDetection
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require
 
 RIDGE = 1e-3  # sum of squared weights against squared errors in network units: only for singular streams

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.detection.floating import BoolArray
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require
 
 MIN_VARIANCE = 1e-12  # of a channel in network units: below, it is constant and R2 means nothing

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.graph import FloatArray
 from edge_lstm.optional import require
 
 MERGE_ROWS = 10  # alarms at most this far apart are one alarm

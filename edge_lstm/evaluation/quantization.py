@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.fixedpoint import IntArray
-from edge_lstm.graph import FloatArray, Graph, Lstm
-from edge_lstm.lower import GATES, LstmProgram, combine_headroom, lower
-from edge_lstm.qgraph import QDense, QGraph, QLstm, Quantization
+from edge_lstm.graph import Graph
+from edge_lstm.layer_types import Conv1d, Dense, Gru, Layer, Lstm, Rnn
+from edge_lstm.lower import combine_headroom, lower
+from edge_lstm.program import GATES, LstmProgram
+from edge_lstm.qgraph import QDense, QGraph, QLayer, QLstm, QNativeLstm, QScan, Quantization
+from edge_lstm.quantizer import calibration_windows
 from edge_lstm.reference import floating, integer
 
 DRIFT_PARTS = 10  # the stream is cut into tenths to see whether the error of the state grows
@@ -82,29 +86,65 @@ def _figures(
     )
 
 
-def _weights(graph: Graph, qgraph: QGraph) -> list[TensorFigures]:
+def _real_kernel(layer: Layer, operator: str) -> FloatArray | None:
+    """The float weights (outputs, features) that this dense operator holds, if it is the layer's."""
+    part = operator.removeprefix(layer.name)
+    if part == "" and isinstance(layer, (Dense, Conv1d)):
+        kernel: FloatArray = layer.kernel.reshape(-1, layer.outputs).T
+        return kernel
+    if isinstance(layer, (Gru, Rnn, Lstm)):
+        if part == "/input":
+            return np.asarray(layer.kernel.T)
+        gates = 2 * layer.units if isinstance(layer, Gru) else layer.recurrent_kernel.shape[1]
+        found = {
+            "/hidden": layer.recurrent_kernel[:, :gates],
+            "/recurrent": layer.recurrent_kernel[:, gates:],
+        }
+        return found[part].T if part in found else None
+    return None
+
+
+def _dense_figures(layer: Layer, operator: QDense) -> list[TensorFigures]:
+    real = _real_kernel(layer, operator.name)
+    if real is None:
+        return []
+    scales = np.broadcast_to(operator.kernel_scales, (operator.outputs,)).astype(np.float64)[:, None]
+    if len(operator.kernel_scales) > 1:  # one scale a row: compared in units of each row's scale
+        real, scales = real / scales, np.ones_like(scales)
+    scale = float(scales[0, 0])
+    return [_figures(f"{operator.name}/kernel", "weight", real, operator.kernel, scale, 0, (-127, 127))]
+
+
+def _lstm_figures(layer: Lstm, operator: QLstm) -> list[TensorFigures]:
     figures = []
-    for layer, quantized in zip(graph.layers, qgraph.layers, strict=True):
-        if isinstance(layer, Lstm) and isinstance(quantized, QLstm):
-            for part in ("kernel", "recurrent"):
-                attribute = "kernel" if part == "kernel" else "recurrent_kernel"
-                real = getattr(layer, attribute).reshape(-1, 4, layer.units).transpose(1, 2, 0)
-                scales = getattr(quantized, f"{part}_scales")
-                for index, gate in enumerate(GATES):
-                    codes = getattr(quantized, attribute)[index]
-                    scale = float(scales[index])
-                    name = f"{layer.name}/{attribute}_{gate}"
-                    figures.append(_figures(name, "weight", real[index], codes, scale, 0, (-127, 127)))
-        elif isinstance(quantized, QDense):
-            real, scale = layer.kernel.T, float(quantized.kernel_scales[0])
-            figures.append(
-                _figures(f"{layer.name}/kernel", "weight", real, quantized.kernel, scale, 0, (-127, 127))
-            )
+    for part in ("kernel", "recurrent"):
+        attribute = "kernel" if part == "kernel" else "recurrent_kernel"
+        real = getattr(layer, attribute).reshape(-1, 4, layer.units).transpose(1, 2, 0)
+        for index, gate in enumerate(GATES):
+            codes = getattr(operator, attribute)[index]
+            scale = float(getattr(operator, f"{part}_scales")[index])
+            name = f"{layer.name}/{attribute}_{gate}"
+            figures.append(_figures(name, "weight", real[index], codes, scale, 0, (-127, 127)))
+    return figures
+
+
+def _weights(graph: Graph, qgraph: QGraph) -> list[TensorFigures]:
+    """Weights in the order of the network, without those of a native LSTM, whose rows share their scale."""
+    operators: list[QLayer] = []
+    for operator in qgraph.layers:
+        operators += operator.body if isinstance(operator, QScan) else [operator]
+    figures = []
+    for layer in graph.layers:
+        for operator in operators:
+            if isinstance(operator, QLstm) and isinstance(layer, Lstm) and operator.name == layer.name:
+                figures += _lstm_figures(layer, operator)
+            elif isinstance(operator, QDense):
+                figures += _dense_figures(layer, operator)
     return figures
 
 
 def _activation(name: str, signal: FloatArray, codes: IntArray, q: Quantization) -> TensorFigures:
-    return _figures(name, "activation", signal, codes, q.scale, q.zero_point, (-128, 127))
+    return _figures(name, "activation", signal, codes, q.scale, q.zero_point, (q.low, q.high))
 
 
 def _drift(name: str, error: FloatArray) -> DriftFigures:
@@ -115,21 +155,36 @@ def _drift(name: str, error: FloatArray) -> DriftFigures:
 
 
 def compare(graph: Graph, qgraph: QGraph, x: FloatArray) -> QuantizationFigures:
-    """Run both networks over the whole stream x (steps, features) and compare every tensor."""
-    program = lower(qgraph)
-    codes = qgraph.input.encode(x)
-    real, _ = floating.run_signals(graph, x[None])
-    quantized, _ = integer.run_signals(program, codes[None])
-    tensors = [*_weights(graph, qgraph), _activation("input", x, codes.astype(np.int64), qgraph.input)]
+    """Run both networks over the whole stream x (steps, features) and compare every layer's value."""
+    windows = calibration_windows(graph, x)
+    codes = qgraph.input.encode(windows)
+    real, _ = floating.run_signals(graph, windows)
+    quantized, _ = integer.run_signals(lower(qgraph), codes)
+    tensors = [*_weights(graph, qgraph), _activation("input", windows, codes.astype(np.int64), qgraph.input)]
     drift = []
-    for layer, r, q in zip(qgraph.layers, real, quantized, strict=True):
-        tensors.append(_activation(f"{layer.name}/output", r.output, q.output, layer.output))
-        if isinstance(layer, QLstm) and r.cell is not None and q.cell is not None:
-            scale = 2.0**layer.cell_power
-            tensors.append(_figures(f"{layer.name}/cell", "state", r.cell, q.cell, scale, 0, (-32768, 32767)))
-            drift.append(_drift(layer.name, (layer.hidden.decode(q.output) - r.output)[0]))
+    places = {operator.name: index for index, operator in enumerate(qgraph.layers)}
+    for layer, r in zip(graph.layers, real, strict=True):
+        if layer.name not in places:
+            continue  # a dense layer that took in the ReLU after it has the ReLU's value under its own name
+        index = places[layer.name]
+        operator, q, written = qgraph.layers[index], quantized[index], qgraph.values[index].quantization
+        if isinstance(operator, QDense) and operator.relu:
+            r = floating.Signals(np.maximum(r.output, 0.0))
+        tensors.append(_activation(f"{layer.name}/output", r.output, q.output, written))
+        if isinstance(operator, (QLstm, QNativeLstm)) and q.cell is not None:
+            scale = 2.0**operator.cell_power
+            cell = _figures(f"{layer.name}/cell", "state", r.inner["cell"], q.cell, scale, 0, (-32768, 32767))
+            tensors.append(cell)
+            error = written.decode(q.output) - r.output
+            drift.append(_drift(layer.name, error.reshape(-1, error.shape[-1])))
+    if qgraph.layers[-1].name not in _names(graph):  # what narrows the codes of the last layer
+        tensors.append(_activation("output", real[-1].output, quantized[-1].output, qgraph.output))
     notes = (*saturation_notes(tensors), *portability_notes(qgraph))
     return QuantizationFigures(tuple(tensors), tuple(drift), notes)
+
+
+def _names(graph: Graph) -> set[str]:
+    return {layer.name for layer in graph.layers}
 
 
 def saturation_notes(tensors: list[TensorFigures]) -> list[str]:

@@ -1,15 +1,15 @@
-"""The reference as an executor: NumPy, either profile."""
+"""The reference as an executor: NumPy, every profile."""
 
 from __future__ import annotations
 
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.lower import lower
-from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from edge_lstm.reference import integer
 
 
 class NumpyExecutor(Executor):
-    """The integer reference, row by row."""
+    """The integer reference."""
 
     name = "numpy"
 
@@ -22,7 +22,11 @@ class NumpyExecutor(Executor):
     def reset_network(self) -> None:
         self.state = integer.reset(self.program)
 
-    def run(self, codes: Int8Array) -> Int8Array:
+    def run(self, codes: CodeArray) -> CodeArray:
+        q = self.qgraph
+        if q.window:
+            windows = codes.reshape(-1, q.window, q.features)
+            return integer.run(self.program, windows)[0].reshape(-1, q.outputs)
         outputs, self.state = integer.run(self.program, codes[None], self.state)
-        every = self.qgraph.timesteps if self.qgraph.last_only else 1
+        every = q.timesteps if q.last_only else 1
         return outputs[0, every - 1 :: every]

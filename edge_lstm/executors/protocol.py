@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edge_lstm.detection import fixed
 from edge_lstm.errors import DataError
 from edge_lstm.fixedpoint import IntArray
-from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 
 E = TypeVar("E", bound="Executor")
 
@@ -26,7 +26,7 @@ class Executor(ABC):
     name: str
     profile: str
     qgraph: QGraph
-    _scored: tuple[Int8Array, fixed.DetectorState] | None = None
+    _scored: tuple[CodeArray, fixed.DetectorState] | None = None
 
     @abstractmethod
     def reset_network(self) -> None:
@@ -38,19 +38,21 @@ class Executor(ABC):
         self.reset_network()
 
     @abstractmethod
-    def run(self, codes: Int8Array) -> Int8Array:
+    def run(self, codes: CodeArray) -> CodeArray:
         """Advance one stream by codes (steps, features) from the current state.
 
-        Returns the codes that the model's file returns: (steps, outputs), or with ``last_only`` one
-        row for every ``timesteps`` rows.  Call with a whole number of the model's windows.
+        codes: int8, or int16 where the network's input has 16 bits.  Returns the codes that the model's file
+        returns: (steps, outputs), or with ``last_only`` one row for every ``timesteps`` rows.  Call with a
+        whole number of the model's ``timesteps``.  A network with a window starts each of them from reset
+        and returns its ``rows`` for each.
         """
 
-    def step(self, x: Int8Array) -> Int8Array:
+    def step(self, x: CodeArray) -> CodeArray:
         """Advance by one row of codes (features,); returns (outputs,).  For streaming models."""
-        outputs: Int8Array = self.run(np.asarray(x, dtype=np.int8)[None])[0]
+        outputs: CodeArray = self.run(np.asarray(x, dtype=self.qgraph.input.dtype)[None])[0]
         return outputs
 
-    def run_windows(self, codes: Int8Array) -> Int8Array:
+    def run_windows(self, codes: CodeArray) -> CodeArray:
         """Run codes (windows, steps, features), each window from reset; returns (windows, rows, outputs)."""
         results = []
         for window in codes:
@@ -58,7 +60,7 @@ class Executor(ABC):
             results.append(self.run(window))
         return np.stack(results)
 
-    def detect(self, codes: Int8Array, present: npt.NDArray[np.bool_]) -> fixed.Detection:
+    def detect(self, codes: CodeArray, present: npt.NDArray[np.bool_]) -> fixed.Detection:
         """Score codes (steps, channels) from the current state, missing ones masked by ``present``.
 
         Here the runtime computes the forecasts and NumPy the score; executors that carry the
@@ -69,12 +71,12 @@ class Executor(ABC):
         if detector is None:
             raise DataError(f"model '{self.qgraph.name}' carries no detector; quantize it with --data")
         if self._scored is None:
-            zero_points = np.full(codes.shape[1], self.qgraph.input.zero_point, dtype=np.int8)
+            zero_points = np.full(codes.shape[1], self.qgraph.input.zero_point, dtype=codes.dtype)
             self._scored = (zero_points, fixed.reset(detector))
         last, state = self._scored
         held = hold(codes, present, last)
         rows = present.any(axis=1)
-        forecast = np.zeros(held.shape, dtype=np.int8)
+        forecast = np.zeros(held.shape, dtype=codes.dtype)
         if rows.any():
             forecast[rows] = self.run(held[rows])
         detection, state = fixed.detect(
@@ -96,7 +98,7 @@ class Executor(ABC):
         self.close()
 
 
-def hold(codes: Int8Array, present: npt.NDArray[np.bool_], before: Int8Array) -> Int8Array:
+def hold(codes: CodeArray, present: npt.NDArray[np.bool_], before: CodeArray) -> CodeArray:
     """Replace each missing code by the last present one of its channel; ``before`` where there is none.
 
     codes, present: (steps, channels).  before: (channels,), the codes held when the stream begins.
@@ -104,4 +106,4 @@ def hold(codes: Int8Array, present: npt.NDArray[np.bool_], before: Int8Array) ->
     rows = np.where(present, np.arange(len(codes))[:, None], -1)
     last: IntArray = np.maximum.accumulate(rows, axis=0)
     held = np.take_along_axis(codes, np.maximum(last, 0), axis=0)
-    return np.where(last < 0, before, held).astype(np.int8)
+    return np.where(last < 0, before, held).astype(codes.dtype)

@@ -15,36 +15,40 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_lstm.emit.tflite_model import emit_tflite
-from edge_lstm.errors import DataError, MissingTool, RuntimeFailure
+from edge_lstm.errors import ConfigError, DataError, MissingTool, RuntimeFailure
 from edge_lstm.executors.protocol import Executor
+from edge_lstm.executors.refusals import PROFILE_OF, refusal
 from edge_lstm.optional import require
-from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QDelay, QGraph, QScan, QValue, written_values
 
 TFLM_PYTHON = (3, 11)  # what its wheel is built for, whatever its tag says
 ARENA_BYTES = 1 << 20  # TFLM's working memory for small models; with too little of it TFLM crashes
+CODE_BYTES = 32  # of it for one code of a row: its copies, and the multiplier that computes it
 
 
 class TfliteExecutor(Executor):
     """One interpreter of .tflite files with one file loaded.
 
     model: the file's bytes, which run as they are; written from ``qgraph`` when absent.
-    Raises MissingTool where the runtime is not installed, RuntimeFailure where it refuses the file.
+    Raises ConfigError where the runtime cannot run the network, MissingTool where it is not installed,
+    RuntimeFailure where it refuses the file.
     """
 
+    takes_reals = False  # the file quantizes float inputs itself
+
     def __init__(self, qgraph: QGraph, model: bytes | None = None) -> None:
+        reason = refusal(self.name, qgraph)
+        if reason is not None:
+            raise ConfigError(f"{self.name} cannot run model '{qgraph.name}': {reason}; choose another --on")
         self.qgraph = qgraph
-        content = model or emit_tflite(qgraph)
-        interpreter_class = self.load()
-        with _caught_log() as log:
-            try:
-                self.open(interpreter_class, content)
-            except (RuntimeError, ValueError) as error:
-                raise RuntimeFailure(
-                    f"{self.name} refuses model '{qgraph.name}': {_one_line(f'{error} {log()}')}; "
-                    "write the file again with this toolkit, or choose another --on"
-                ) from error
+        self.content = model or emit_tflite(qgraph)
+        self.interpreter_class = self.load()
+        # only a new interpreter has its variables, the state of recurrences that are not fused, as at first
+        self.anew = not qgraph.window and any(isinstance(layer, (QScan, QDelay)) for layer in qgraph.layers)
+        self.is_open = False
         self.reset()
 
     @abstractmethod
@@ -56,18 +60,46 @@ class TfliteExecutor(Executor):
         """Load and prepare ``content``; raises RuntimeError or ValueError where the runtime does."""
 
     @abstractmethod
-    def invoke(self, block: Int8Array) -> Int8Array:
-        """One invocation on codes in the shape of the file's input; returns its output."""
+    def clear(self) -> None:
+        """Reset the fused layers."""
 
-    def run(self, codes: Int8Array) -> Int8Array:
+    @abstractmethod
+    def invoke(self, block: CodeArray) -> CodeArray:
+        """One invocation on codes in the order of the file's input; returns its output."""
+
+    def given(self, block: CodeArray) -> npt.NDArray[Any]:
+        """What the file takes: the codes, or the reals that its own border quantizes to them."""
+        return self.qgraph.input.decode(block).astype(np.float32) if self.takes_reals else block
+
+    def taken(self, output: npt.NDArray[Any]) -> CodeArray:
+        """The codes of what the file gives."""
+        return output if output.dtype.kind == "i" else self.qgraph.output.encode(output)
+
+    def reset_network(self) -> None:
+        if self.anew or not self.is_open:
+            self._open()
+        self.clear()
+
+    def _open(self) -> None:
+        with _caught_log() as log:
+            try:
+                self.open(self.interpreter_class, self.content)
+            except (RuntimeError, ValueError) as error:
+                raise RuntimeFailure(
+                    f"{self.name} refuses model '{self.qgraph.name}': {_one_line(f'{error} {log()}')}; "
+                    "write the file again with this toolkit, or choose another --on"
+                ) from error
+        self.is_open = True
+
+    def run(self, codes: CodeArray) -> CodeArray:
         """Advance by whole windows; with several lanes every lane gets the stream.  See ``Executor``."""
         return self._advance(np.repeat(codes[:, None], self.qgraph.lanes, axis=1))[:, 0]
 
-    def run_windows(self, codes: Int8Array) -> Int8Array:
+    def run_windows(self, codes: CodeArray) -> CodeArray:
         """Run codes (windows, steps, features), each from reset, as many at a time as there are lanes."""
         q, lanes = self.qgraph, self.qgraph.lanes
-        rows = codes.shape[1] // q.timesteps * (1 if q.last_only else q.timesteps)
-        results = [np.zeros((0, rows, q.outputs), dtype=np.int8)]
+        rows = codes.shape[1] // q.timesteps * q.rows
+        results = [np.zeros((0, rows, q.outputs), dtype=q.output.dtype)]
         for start in range(0, len(codes), lanes):
             together = codes[start : start + lanes]
             filled = np.resize(together, (lanes, *together.shape[1:]))  # idle lanes repeat the first ones
@@ -75,28 +107,41 @@ class TfliteExecutor(Executor):
             results.append(self._advance(filled.swapaxes(0, 1))[:, : len(together)].swapaxes(0, 1))
         return np.concatenate(results)
 
-    def _advance(self, codes: Int8Array) -> Int8Array:
-        """Codes (steps, lanes, features) -> (rows, lanes, outputs), window by window, without reset."""
+    def _advance(self, codes: CodeArray) -> CodeArray:
+        """Codes (steps, lanes, features) -> (rows, lanes, outputs), invocation by invocation."""
         q = self.qgraph
-        if codes.ndim != 3 or codes.dtype != np.int8 or codes.shape[2] != q.features:
+        if codes.ndim != 3 or codes.dtype != q.input.dtype or codes.shape[2] != q.features:
             raise DataError(
-                f"model '{q.name}' takes int8 codes with {q.features} features, got {codes.dtype} with "
-                f"shape {codes.shape[:1] + codes.shape[2:]}"
+                f"model '{q.name}' takes int{q.input.bits} codes with {q.features} features, got "
+                f"{codes.dtype} with shape {codes.shape[:1] + codes.shape[2:]}"
             )
         if len(codes) % q.timesteps:
             raise DataError(
                 f"model '{q.name}' takes windows of {q.timesteps} rows, got {len(codes)} rows; "
                 "give a multiple"
             )
-        rows = 1 if q.last_only else q.timesteps
-        outputs = np.empty((len(codes) // q.timesteps, rows, q.lanes, q.outputs), dtype=np.int8)
+        shape = (len(codes) // q.timesteps, q.rows, q.lanes, q.outputs)
+        outputs: CodeArray = np.empty(shape, dtype=q.output.dtype)
         try:
-            for index, window in enumerate(codes.reshape(-1, q.timesteps, q.lanes, q.features)):
-                outputs[index] = self.invoke(window).reshape(outputs.shape[1:])
+            for index, block in enumerate(codes.reshape(-1, q.timesteps, q.lanes, q.features)):
+                outputs[index] = self._invoke(block)
         except (RuntimeError, ValueError) as error:
             reason = _one_line(str(error))
             raise RuntimeFailure(f"{self.name} failed on model '{q.name}': {reason}") from error
         return outputs.reshape(-1, q.lanes, q.outputs)
+
+    def _invoke(self, block: CodeArray) -> CodeArray:
+        """Codes (timesteps, lanes, features) -> (rows, lanes, outputs); a window begins from reset."""
+        q = self.qgraph
+        if q.window:
+            self.clear()
+        output: CodeArray
+        if q.batch_major:
+            output = self.invoke(block.swapaxes(0, 1)).reshape(q.lanes, q.rows, q.outputs)
+            output = output.swapaxes(0, 1)
+        else:
+            output = self.invoke(block).reshape(q.rows, q.lanes, q.outputs)
+        return output
 
 
 class _DesktopExecutor(TfliteExecutor):
@@ -107,15 +152,15 @@ class _DesktopExecutor(TfliteExecutor):
         self.interpreter.allocate_tensors()
         details = self.interpreter.get_input_details()[0]
         self.input_index, self.input_shape = details["index"], tuple(details["shape"])
+        self.takes_reals = details["dtype"] == np.float32
         self.output_index = self.interpreter.get_output_details()[0]["index"]
 
-    def invoke(self, block: Int8Array) -> Int8Array:
-        self.interpreter.set_tensor(self.input_index, block.reshape(self.input_shape))
+    def invoke(self, block: CodeArray) -> CodeArray:
+        self.interpreter.set_tensor(self.input_index, self.given(block.reshape(self.input_shape)))
         self.interpreter.invoke()
-        output: Int8Array = self.interpreter.get_tensor(self.output_index)
-        return output
+        return self.taken(self.interpreter.get_tensor(self.output_index))
 
-    def reset_network(self) -> None:
+    def clear(self) -> None:
         self.interpreter.reset_all_variables()
 
 
@@ -123,7 +168,7 @@ class LiteRTExecutor(_DesktopExecutor):
     """Google's LiteRT (``ai-edge-litert``), with its default kernels."""
 
     name = "litert"
-    profile = "litert"
+    profile = PROFILE_OF[name]
 
     def load(self) -> Any:
         return _import("ai_edge_litert.interpreter", "litert").Interpreter
@@ -133,7 +178,7 @@ class TfliteRuntimeExecutor(_DesktopExecutor):
     """The last ``tflite-runtime`` (2.14), for NumPy 1; it leaves int8 dense layers to TFLite's own kernel."""
 
     name = "tflite-runtime"
-    profile = "tflite"
+    profile = PROFILE_OF[name]
 
     def load(self) -> Any:
         if int(np.__version__.split(".")[0]) >= 2:  # its import would crash, after a page of warnings
@@ -148,7 +193,7 @@ class TflmExecutor(TfliteExecutor):
     """TensorFlow Lite Micro's own interpreter with its reference kernels (``tflite-micro``)."""
 
     name = "tflm"
-    profile = "tflm"
+    profile = PROFILE_OF[name]
 
     def load(self) -> Any:
         if sys.version_info[:2] != TFLM_PYTHON:
@@ -160,20 +205,31 @@ class TflmExecutor(TfliteExecutor):
         return _import("tflite_micro", "tflm").runtime.Interpreter
 
     def open(self, interpreter_class: Any, content: bytes) -> None:
-        q = self.qgraph
-        activations = q.timesteps * q.lanes * (q.features + sum(layer.outputs for layer in q.layers))
-        arena = ARENA_BYTES + 10 * len(content) + 4 * activations
+        arena = ARENA_BYTES + 10 * len(content) + CODE_BYTES * codes_computed(self.qgraph)
         self.interpreter = interpreter_class.from_bytes(content, arena_size=arena)
-        self.input_shape = tuple(self.interpreter.get_input_details(0)["shape"])
+        details = self.interpreter.get_input_details(0)
+        self.input_shape, self.takes_reals = tuple(details["shape"]), details["dtype"] == np.float32
 
-    def invoke(self, block: Int8Array) -> Int8Array:
-        self.interpreter.set_input(block.reshape(self.input_shape), 0)
+    def invoke(self, block: CodeArray) -> CodeArray:
+        self.interpreter.set_input(self.given(block.reshape(self.input_shape)), 0)
         self.interpreter.invoke()
-        output: Int8Array = self.interpreter.get_output(0)
-        return output
+        return self.taken(self.interpreter.get_output(0))
 
-    def reset_network(self) -> None:
+    def clear(self) -> None:
         self.interpreter.reset()
+
+
+def codes_computed(qgraph: QGraph) -> int:
+    """How many codes one invocation computes, at most."""
+    width = qgraph.features
+    for layer, reads, value in zip(qgraph.layers, qgraph.sources, qgraph.values, strict=True):
+        width += value.width
+        if isinstance(layer, QScan):
+            row = qgraph.values[reads[0]].width if reads[0] >= 0 else qgraph.features
+            given = [QValue(row, False, layer.input)]
+            given += [QValue(state.width, False, state.quantization) for state in layer.states]
+            width += sum(inner.width for inner in written_values(layer.body, layer.sources, given)[0])
+    return qgraph.timesteps * qgraph.lanes * width
 
 
 RUNTIMES = {runtime.name: runtime for runtime in (LiteRTExecutor, TfliteRuntimeExecutor, TflmExecutor)}

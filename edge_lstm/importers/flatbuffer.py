@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.errors import ModelError
+from edge_lstm.errors import ModelError, UnsupportedModel
 
 IDENTIFIER = b"TFL3"
 MAX_FILE_BYTES = 1 << 24  # far above a microcontroller's flash
+MAX_FLOAT_BYTES = 1 << 26
 MAX_OPERATORS = 100_000  # a fully unrolled window of 5000 steps
+MAX_NODES = 2048  # operators of all subgraphs, where every one is read: an LSTM unrolled over 150 steps
+MAX_USES = 5 * MAX_NODES  # of tensors by those operators
+MAX_SUBGRAPHS = 256
 MAX_VECTOR = 256  # entries of a shape, of an operator's inputs, ...
 MAX_READINGS = 8  # times that an average byte may be read: hostile tensors all point at one large vector
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """kind: as the schema names it ("INT8").  data: its content, None where an invocation computes it."""
+    """kind: as the schema names it ("INT8").  data: its content, None where an invocation computes it.
+
+    buffer: where the file keeps the content; tensors of one buffer have the same bytes.
+    """
 
     index: int
     name: str
@@ -37,6 +45,7 @@ class Tensor:
     variable: bool
     sparse: bool
     data: npt.NDArray[np.uint8] | None
+    buffer: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +61,7 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """The first subgraph.  operators: those of the kinds in ``OPTIONS``.  others: kind -> how many."""
+    """The first subgraph.  operators: those of the kinds in ``FUSED``.  others: kind -> how many."""
 
     subgraphs: int
     inputs: tuple[Tensor | None, ...]
@@ -62,17 +71,51 @@ class Network:
     metadata: bytes | None
 
 
-# Operators that are read, and their options: (type of the table, the fields read).
-OPTIONS = {
+@dataclass(frozen=True, eq=False)
+class Subgraph:
+    """One subgraph with every operator; a tensor of another subgraph never appears in it."""
+
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor | None, ...]
+    operators: tuple[Operator, ...]
+
+
+FUSED = (  # what ``read_network`` reads
+    "UNIDIRECTIONAL_SEQUENCE_LSTM", "FULLY_CONNECTED", "SOFTMAX", "RELU", "STRIDED_SLICE", "GATHER",
+    "REVERSE_V2", "RESHAPE", "TRANSPOSE", "CONCATENATION", "QUANTIZE", "DEQUANTIZE",
+)  # fmt: skip
+# The options that are read: (type of the table, the fields read; [] after the name of a vector).
+OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (
         "UnidirectionalSequenceLSTMOptions",
         ("FusedActivationFunction", "CellClip", "ProjClip", "TimeMajor", "DiagonalRecurrentTensors"),
     ),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction", "WeightsFormat")),
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (
+        "BidirectionalSequenceLSTMOptions",
+        ("FusedActivationFunction", "CellClip", "ProjClip", "MergeOutputs", "TimeMajor"),
+    ),
+    "FULLY_CONNECTED": (
+        "FullyConnectedOptions",
+        ("FusedActivationFunction", "WeightsFormat", "KeepNumDims"),
+    ),
     "STRIDED_SLICE": (
         "StridedSliceOptions",
         ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     ),
+    "ADD": ("AddOptions", ("FusedActivationFunction",)),
+    "SUB": ("SubOptions", ("FusedActivationFunction",)),
+    "MUL": ("MulOptions", ("FusedActivationFunction",)),
+    "DIV": ("DivOptions", ("FusedActivationFunction",)),
+    "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
+    "RESHAPE": ("ReshapeOptions", ("NewShape[]",)),
+    "SQUEEZE": ("SqueezeOptions", ("SqueezeDims[]",)),
+    "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
+    "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
+    "SPLIT": ("SplitOptions", ("NumSplits",)),
+    "GATHER": ("GatherOptions", ("Axis", "BatchDims")),
+    "PACK": ("PackOptions", ("Axis",)),
+    "UNPACK": ("UnpackOptions", ("Axis",)),
+    "WHILE": ("WhileOptions", ("CondSubgraphIndex", "BodySubgraphIndex")),
 }
 
 
@@ -81,15 +124,27 @@ def read_network(content: bytes, metadata_name: str) -> Network:
 
     Raises ModelError where ``content`` is not a .tflite file or where an offset leaves it.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise ModelError(f"it has {len(content)} bytes; a file of more than {MAX_FILE_BYTES} is not read")
+    with _opened(content, MAX_FILE_BYTES) as reader:
+        return reader.network(metadata_name)
+
+
+def read_subgraphs(content: bytes) -> tuple[Subgraph, ...]:
+    """Read every operator of every subgraph.  Raises ModelError as ``read_network`` does."""
+    with _opened(content, MAX_FLOAT_BYTES) as reader:
+        return reader.subgraphs()
+
+
+@contextmanager
+def _opened(content: bytes, limit: int) -> Iterator[_Reader]:
+    if len(content) > limit:
+        raise ModelError(f"it has {len(content)} bytes; a file of more than {limit} is not read")
     if content[4:8] != IDENTIFIER:
         raise ModelError(
             f"it is not a .tflite file: bytes 4 to 7 are {content[4:8]!r}, expected {IDENTIFIER!r}; "
             "give a file that a TensorFlow Lite converter or this toolkit wrote"
         )
     try:
-        return _Reader(content).network(metadata_name)
+        yield _Reader(content)
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise ModelError(
             f"it is damaged or cut short ({type(error).__name__}: {error}); copy or convert it again"
@@ -107,32 +162,65 @@ class _Reader:
         self.kinds = {value: name for name, value in vars(tflite.TensorType).items() if name.isupper()}
         self.tensors: dict[int, Tensor] = {}
         self.read_bytes = 0
+        self.longest = MAX_VECTOR
+        self.uses_left = MAX_OPERATORS * MAX_VECTOR
+
+    def enter(self, index: int) -> None:
+        """Read the tensors of this subgraph from now on."""
+        if self.model.SubgraphsLength() == 0:
+            raise ValueError("no subgraph")
+        self.graph, self.tensors = self.model.Subgraphs(index), {}
+
+    def subgraphs(self) -> tuple[Subgraph, ...]:
+        self.longest = MAX_NODES  # the steps of an unrolled window are inputs of one operator
+        self.uses_left = MAX_USES
+        codes, nodes, found = self.operator_codes(custom=True), 0, []
+        for index in range(max(1, _bounded(self.model.SubgraphsLength(), MAX_SUBGRAPHS, "subgraphs"))):
+            self.enter(index)
+            nodes += self.graph.OperatorsLength()
+            if nodes > MAX_NODES:
+                raise UnsupportedModel(
+                    f"it has {nodes} operators or more, at most {MAX_NODES} are read; unroll no layer"
+                )
+            operators = []
+            for place in range(self.graph.OperatorsLength()):
+                operator = self.graph.Operators(place)
+                operators.append(self.operator(operator, codes[operator.OpcodeIndex()]))
+            found.append(Subgraph(*self.interface(), tuple(operators)))
+        return tuple(found)
+
+    def interface(self) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+        """The subgraph's inputs and outputs."""
+        return (
+            self.used(self.graph.InputsLength, self.graph.InputsAsNumpy),
+            self.used(self.graph.OutputsLength, self.graph.OutputsAsNumpy),
+        )
 
     def network(self, metadata_name: str) -> Network:
-        subgraphs = self.model.SubgraphsLength()
-        if subgraphs == 0:
-            raise ValueError("no subgraph")
-        self.graph = self.model.Subgraphs(0)
+        self.enter(0)
         operators: list[Operator] = []
         others: Counter[str] = Counter()
         codes = self.operator_codes()
         for index in range(_bounded(self.graph.OperatorsLength(), MAX_OPERATORS, "operators")):
             operator = self.graph.Operators(index)
             kind = codes[operator.OpcodeIndex()]
-            if kind in OPTIONS and len(operators) < MAX_VECTOR:
+            if kind in FUSED and len(operators) < MAX_VECTOR:
                 operators.append(self.operator(operator, kind))
+                self.count_constants(operators[-1])
             else:
                 others[kind] += 1
+        inputs, outputs = self.interface()
         return Network(
-            subgraphs=subgraphs,
-            inputs=self.used(self.graph.InputsLength, self.graph.InputsAsNumpy),
-            outputs=self.used(self.graph.OutputsLength, self.graph.OutputsAsNumpy),
+            subgraphs=self.model.SubgraphsLength(),
+            inputs=inputs,
+            outputs=outputs,
             operators=tuple(operators),
             others=dict(others),
             metadata=self.metadata(metadata_name),
         )
 
-    def operator_codes(self) -> list[str]:
+    def operator_codes(self, custom: bool = False) -> list[str]:
+        """The kind of each code; custom: with the name that a custom one has."""
         from tflite.utils import BUILTIN_OPCODE2NAME
 
         names = []
@@ -140,17 +228,21 @@ class _Reader:
             code = self.model.OperatorCodes(index)
             value = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files have the second only
             names.append(BUILTIN_OPCODE2NAME.get(value, f"number {value}"))
+            if custom and names[-1] == "CUSTOM":
+                names[-1] = f"CUSTOM {self.text(code.CustomCode())[:MAX_VECTOR]}"
         return names
 
     def operator(self, operator: Any, kind: str) -> Operator:
         import tflite
 
-        table_name, fields = OPTIONS[kind]
+        table_name, fields = OPTIONS.get(kind, ("NONE", ()))
         options: dict[str, Any] = {}
-        if operator.BuiltinOptionsType() == getattr(tflite.BuiltinOptions, table_name):
+        if fields and operator.BuiltinOptionsType() == getattr(tflite.BuiltinOptions, table_name):
             union, table = operator.BuiltinOptions(), getattr(tflite, table_name)()
+            if union is None:
+                raise ValueError(f"the options of {kind} are absent")
             table.Init(union.Bytes, union.Pos)
-            options = {field: getattr(table, field)() for field in fields}
+            options = {field.removesuffix("[]"): _field(table, field) for field in fields}
         return Operator(
             kind=kind,
             inputs=self.used(operator.InputsLength, operator.InputsAsNumpy),
@@ -160,12 +252,18 @@ class _Reader:
         )
 
     def used(self, length: Callable[[], int], values: Callable[[], Any]) -> tuple[Tensor | None, ...]:
-        """The tensors of an index vector, None for -1; the bytes of each use are counted."""
-        tensors = tuple(self.tensor(int(index)) for index in _vector(length, values))
-        for tensor in tensors:
+        """The tensors of an index vector, None for -1."""
+        indices = _vector(length, values, self.longest)
+        self.uses_left -= len(indices)
+        if self.uses_left < 0:
+            raise ValueError(f"its operators use more than {MAX_USES} tensors")
+        return tuple(self.tensor(int(index)) for index in indices)
+
+    def count_constants(self, operator: Operator) -> None:
+        """Count the bytes of every use, because a layer copies them."""
+        for tensor in operator.inputs + operator.intermediates:
             if tensor is not None and tensor.data is not None:
                 self.count(tensor.data.nbytes)
-        return tensors
 
     def count(self, read_bytes: int) -> None:
         self.read_bytes += read_bytes
@@ -199,6 +297,7 @@ class _Reader:
             variable=tensor.IsVariable(),
             sparse=tensor.Sparsity() is not None,
             data=self.buffer(tensor.Buffer()),
+            buffer=tensor.Buffer(),
         )
 
     def quantization(self, table: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int]:
@@ -238,3 +337,11 @@ def _bounded(count: int, limit: int, what: str) -> int:
 def _vector(length: Callable[[], int], values: Callable[[], Any], limit: int = MAX_VECTOR) -> Any:
     """A vector of numbers as an array; empty where the file has none."""
     return values() if _bounded(length(), limit, "entries of a vector") else np.zeros(0)
+
+
+def _field(table: Any, field: str) -> Any:
+    """One option; a vector as a tuple of integers."""
+    name = field.removesuffix("[]")
+    if name == field:
+        return getattr(table, name)()
+    return tuple(int(v) for v in _vector(getattr(table, f"{name}Length"), getattr(table, f"{name}AsNumpy")))

@@ -1,269 +1,257 @@
-"""What a Keras 3 model description asks for: its chain of layers, and everything that is not implemented.
-
-Reads the parsed ``config.json`` of a ``.keras`` file; writes LayerConfigs and sentences.
-"""
+"""Layers of Keras that see each row by itself, or that change, join or repeat axes: one converter a layer."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-# nothing at inference
-TRAINING_ONLY = frozenset(
-    {
-        "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "Identity",
-        "SpatialDropout1D",
-    }
-)  # fmt: skip
-FLOAT_POLICIES = ("float32", "float64", "mixed_float16", "mixed_bfloat16")  # variables are floats of NumPy
+import numpy as np
 
-STREAM_HINT = "a device sees one sample at a time: give the LSTM's output at each step to a Dense layer"
-SCALING_HINT = "scale the data before training: the scaling of 'edge-lstm train' travels with the model"
-HINTS = {
-    "GRU": "train an LSTM of as many units instead",
-    "SimpleRNN": "train an LSTM of as many units instead",
-    "RNN": "use the layer keras.layers.LSTM instead of cells in an RNN",
-    "Bidirectional": "a stream has no future: train a forward LSTM instead",
-    "Masking": "leave it out: 'edge-lstm train' gives missing values and gaps no weight",
-    "BatchNormalization": SCALING_HINT,
-    "LayerNormalization": SCALING_HINT,
-    "Normalization": SCALING_HINT,
-    "Rescaling": SCALING_HINT,
-    "Lambda": "code of a file is never run: build the model without it",
-    "Flatten": STREAM_HINT,
-    "Reshape": STREAM_HINT,
-    "RepeatVector": STREAM_HINT,
-    "TimeDistributed": "only TimeDistributed(Dense) is implemented; apply the inner layer itself",
-    "Functional": "take its layers into the outer model",
-    "Sequential": "take its layers into the outer model",
-}
-OTHER_HINT = "implemented are LSTM, Dense and TimeDistributed(Dense); build and train the model of these"
+from edge_lstm.importers.draft import Affine, batch_normalization
+from edge_lstm.importers.keras_config import LayerConfig
+from edge_lstm.importers.keras_functions import activated, layer_steps, softmax, stepped
+from edge_lstm.importers.keras_values import (
+    TIME,
+    Axes,
+    Network,
+    Refused,
+    Value,
+    features,
+    joined,
+    permuted,
+    position,
+    readable,
+    reshaped,
+    tiled,
+)
+from edge_lstm.layer_types import Activation, Conv1d, Dense, Function, Merge, Repeat, Row
+
+NORMALIZATION_EPSILON = 1e-7  # of Keras, below which a deviation is not divided by
+CAUSAL_HINT = "use padding='causal', which sees the rows of the past only and keeps their number"
 
 
-@dataclass(frozen=True)
-class LayerConfig:
-    """One layer of the description.
-
-    kind: its class; a TimeDistributed(Dense) is a Dense.  options: its Keras configuration.
-    group: where its weights lie in the HDF5 file.  custom: the class is not one of Keras.
-    """
-
-    kind: str
-    name: str
-    options: Mapping[str, Any]
-    group: str
-    custom: bool = False
-
-    @property
-    def has_weights(self) -> bool:
-        return self.kind in ("LSTM", "Dense")
+def same(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    """A layer that does nothing at inference."""
+    return inputs[0]
 
 
-def chain_of(config: Mapping[str, Any]) -> tuple[list[LayerConfig], list[str]]:
-    """The layers of a Sequential or functional model from input to output, and what keeps it from a chain.
-
-    Where something does, the layers come in the order of the file.
-    """
-    kind = config["class_name"]
-    if _is_custom(config) or kind not in ("Sequential", "Functional"):
-        return [], [
-            f"the model is of the class '{kind}', expected Sequential or Functional; "
-            "code of a file is never run: build the model of Keras' own layers in a chain"
-        ]
-    entries = config["config"]["layers"]
-    layers = list(_layer_configs(entries))
-    if kind == "Sequential":
-        return layers, []
-    sources = {layer.name: _sources(entry) for layer, entry in zip(layers, entries, strict=True)}
-    problems = _topology_problems(layers, entries, sources, config["config"]["output_layers"])
-    return (layers, problems) if problems else (_in_order(layers, sources), [])
+def linear(net: Network, name: str, x: Value, kernel: Any, bias: Any, axes: Axes) -> Value:
+    """A dense layer."""
+    return net.put(Dense(name, kernel, bias), axes, x)
 
 
-def _layer_configs(entries: Sequence[Mapping[str, Any]]) -> Iterator[LayerConfig]:
-    """Keras names weights by class: the second LSTM of the model lies in ``layers/lstm_1``."""
-    seen: Counter[str] = Counter()
-    for entry in entries:
-        kind, options = str(entry["class_name"]), entry["config"]
-        name, custom = str(options["name"]), _is_custom(entry)
-        snake = _snake_case(kind)
-        group = f"layers/{snake}_{seen[snake]}" if seen[snake] else f"layers/{snake}"
-        seen[snake] += 1
-        inner = options.get("layer") if kind == "TimeDistributed" and not custom else None
-        if inner is not None and inner["class_name"] == "Dense":
-            kind, options, group = "Dense", inner["config"], f"{group}/layer"
-            custom = _is_custom(inner)
-        yield LayerConfig(kind, name, options, group, custom)
+def dense(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    (x,) = inputs
+    readable(replace(x, flat=False))
+    if x.flat or x.axes == (TIME,):
+        return _dense_window(net, layer, x)
+    if not x.axes or x.axes[-1] is TIME:
+        raise Refused(f"it reads {x} and mixes its time steps; keep (timesteps, features)")
+    units, count = layer.count("units"), x.axes[-1]
+    places = features(x.axes) // count
+    shapes: dict[str, tuple[int, ...]] = {"kernel": (count, units)}
+    if layer.flag("use_bias", True):
+        shapes["bias"] = (units,)
+    net.weights.claim((places**2 - 1) * count * units)
+    arrays = net.weights.load(layer, shapes)
+    kernel, bias = arrays["kernel"], arrays.get("bias", np.zeros(units, np.float32))
+    if places > 1:  # the same layer at every place beside it
+        kernel, bias = np.kron(np.eye(places, dtype=np.float32), kernel), np.tile(bias, places)
+    y = linear(net, layer.name, x, kernel, bias, (*x.axes[:-1], units))
+    return activated(net, layer.name, y, layer.options["activation"])
 
 
-def _is_custom(entry: Mapping[str, Any]) -> bool:
-    return str(entry.get("module")).split(".")[0] != "keras"
+def _dense_window(net: Network, layer: LayerConfig, x: Value) -> Value:
+    """Dense behind Flatten: the last row of a convolution that sees the whole window."""
+    units = layer.count("units")
+    if not net.window:
+        raise Refused(
+            "it reads a whole window, whose length is open; save the model with a fixed number of rows"
+        )
+    shapes: dict[str, tuple[int, ...]] = {"kernel": (net.window * x.width, units)}
+    if layer.flag("use_bias", True):
+        shapes["bias"] = (units,)
+    arrays = net.weights.load(layer, shapes)
+    kernel = arrays["kernel"].reshape(net.window, x.width, units)
+    bias = arrays.get("bias", np.zeros(units, np.float32))
+    made = Conv1d(layer.name, kernel[::-1] if x.flipped else kernel, bias)
+    y = net.put(made, (TIME, units), x, flat=False, flipped=False)
+    y = net.put(Row(f"{layer.name}_last"), (units,), y, rows=False)
+    return activated(net, layer.name, y, layer.options["activation"])
 
 
-def _snake_case(name: str) -> str:
-    """As Keras' own ``to_snake_case``."""
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+def conv1d(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    """Causal, or with a kernel of one row, or behind the zeros that make it causal."""
+    padded = inputs[0].padded
+    readable(replace(inputs[0], padded=0))
+    x = net.sequence(layer, replace(inputs[0], padded=0))
+    filters, size = layer.count("filters"), layer.count("kernel_size")
+    dilation, groups = layer.count("dilation_rate"), layer.count("groups") if "groups" in layer.options else 1
+    padding, reach = layer.options["padding"], (size - 1) * dilation
+    if layer.count("strides") != 1:
+        raise Refused(
+            f"it has strides={layer.options['strides']}, expected 1; a device writes one row for each"
+        )
+    if padded and (padding != "valid" or padded != reach):
+        raise Refused(
+            f"it reads {padded} padded rows with padding='{padding}' and reaches {reach}; {CAUSAL_HINT}"
+        )
+    if reach and not padded and padding != "causal":
+        raise Refused(
+            f"it has padding='{padding}' and kernel_size={size}, expected padding='causal'; {CAUSAL_HINT}"
+        )
+    if reach and x.flipped:
+        raise Refused("it reads rows in reverse (go_backwards); put the convolution before that layer")
+    if x.width % groups or filters % groups:
+        raise ValueError(f"groups of '{layer.name}' is {groups}")
+    shapes: dict[str, tuple[int, ...]] = {"kernel": (size, x.width // groups, filters)}
+    if layer.flag("use_bias", True):
+        shapes["bias"] = (filters,)
+    net.weights.claim(size * (x.width - x.width // groups) * filters)
+    arrays = net.weights.load(layer, shapes)
+    kernel = np.zeros((size, x.width, filters), np.float32)
+    rows, columns = x.width // groups, filters // groups
+    for group in range(groups):
+        own = slice(group * columns, (group + 1) * columns)
+        kernel[:, group * rows : (group + 1) * rows, own] = arrays["kernel"][:, :, own]
+    bias = arrays.get("bias", np.zeros(filters, np.float32))
+    y = net.put(Conv1d(layer.name, kernel, bias, dilation), (TIME, filters), x)
+    return activated(net, layer.name, y, layer.options["activation"])
 
 
-def _sources(entry: Mapping[str, Any]) -> list[str]:
-    """Names of the layers whose outputs a layer reads."""
-    return list(_tensors(entry["inbound_nodes"]))
+def zero_padding(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    before, after = layer.options["padding"]
+    if not isinstance(before, int) or before < 0 or after != 0:
+        raise Refused(f"it adds rows at both ends ({before}, {after}), expected (n, 0); {CAUSAL_HINT}")
+    return replace(net.sequence(layer, inputs[0]), padded=before)
 
 
-def _tensors(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__keras_tensor__":
-            yield str(value["config"]["keras_history"][0])
-        else:
-            for part in value.values():
-                yield from _tensors(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _tensors(part)
+def activation(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    return activated(net, layer.name, inputs[0], layer.options["activation"])
 
 
-def _topology_problems(
-    layers: Sequence[LayerConfig],
-    entries: Sequence[Mapping[str, Any]],
-    sources: Mapping[str, list[str]],
-    outputs: Any,
-) -> list[str]:
-    problems = []
-    inputs = [layer.name for layer in layers if layer.kind == "InputLayer"]
-    if len(inputs) != 1:
-        problems.append(f"it has {len(inputs)} inputs ({', '.join(inputs)}), expected 1: join the channels")
-    heads = list(_outputs(outputs))
-    if len(heads) != 1:
-        problems.append(f"it has {len(heads)} outputs ({', '.join(heads)}), expected 1; train one model each")
-    for layer, entry in zip(layers, entries, strict=True):
-        problems += _call_problems(layer, entry["inbound_nodes"], sources[layer.name])
-    readers: dict[str, list[str]] = {}
-    for reader, read in sources.items():
-        for name in read:
-            readers.setdefault(name, []).append(reader)
-    for name, found in readers.items():
-        if len(found) > 1:
-            problems.append(
-                f"the output of '{name}' is read {len(found)} times ({', '.join(found)}): branches are not "
-                "implemented; build a chain"
-            )
-        elif name in heads:
-            problems.append(
-                f"the model's output '{name}' is read by '{found[0]}'; let the chain end in the output"
-            )
-    return problems
+def activation_layer(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    """LeakyReLU, ReLU, ELU, ThresholdedReLU."""
+    return stepped(net, layer.name, inputs[0], layer_steps(layer.kind, layer.options))
 
 
-def _outputs(value: Any) -> Iterator[str]:
-    """Names in ``output_layers``: one [name, node, tensor], or any nesting of those."""
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        yield value[0]
-    elif isinstance(value, (list, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _outputs(part)
+def softmax_layer(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    return softmax(net, layer.name, inputs[0], layer.options["axis"])
 
 
-def _call_problems(layer: LayerConfig, nodes: Sequence[Any], read: Sequence[str]) -> list[str]:
-    """How a layer is called: once, with one tensor and nothing else."""
-    where = f"layer '{layer.name}' ({layer.kind})"
-    if layer.kind == "InputLayer":
-        return []
-    if len(nodes) != 1:
-        return [f"{where} is used {len(nodes)} times, expected once: give each place a layer of its own"]
-    if len(read) != 1:
-        return [f"{where} reads {len(read)} tensors ({', '.join(read)}), expected 1; build a chain"]
-    extra = {f"argument {number}": value for number, value in enumerate(nodes[0]["args"][1:], start=2)}
-    return [
-        f"{where} is called with {name}={value!r}, which is not implemented; call it with its input only"
-        for name, value in {**extra, **nodes[0]["kwargs"]}.items()
-        if value is not None and value is not False
+def scaled(net: Network, name: str, x: Value, factor: Any, offset: Any) -> Value:
+    return net.put(Affine(name, tiled(x, factor), tiled(x, offset)), x.axes, x)
+
+
+def rescaling(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    return scaled(net, layer.name, inputs[0], layer.options["scale"], layer.options["offset"])
+
+
+def batch_norm(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    (x,) = inputs
+    if position(layer.options["axis"], len(x.axes)) != len(x.axes) - 1 or x.axes[-1] is TIME:
+        raise Refused(f"it normalizes axis {layer.options['axis']} of {x}, expected the last, the features")
+    count = x.axes[-1]
+    names = ["gamma"] * layer.flag("scale", True) + ["beta"] * layer.flag("center", True)
+    arrays = net.weights.load(layer, dict.fromkeys([*names, "moving_mean", "moving_variance"], (count,)))
+    gamma, beta = arrays.get("gamma", np.ones(count)), arrays.get("beta", np.zeros(count))
+    epsilon = float(layer.options["epsilon"])
+    if (arrays["moving_variance"] + epsilon <= 0).any():
+        raise Refused("its moving variance is not above 0; the training diverged")
+    made = batch_normalization(
+        layer.name, gamma, beta, arrays["moving_mean"], arrays["moving_variance"], epsilon
+    )
+    return scaled(net, layer.name, x, made.factor, made.offset)
+
+
+def normalization(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    (x,) = inputs
+    axis = layer.options["axis"]
+    axis = [] if axis is None else axis if isinstance(axis, list) else [axis]
+    if len(axis) > 1 or (axis and position(axis[0], len(x.axes)) != len(x.axes) - 1) or x.axes[-1] is TIME:
+        raise Refused(f"it normalizes the axes {axis} of {x}, expected the last, the features, or none")
+    mean, variance = layer.options.get("mean"), layer.options.get("variance")
+    if mean is None:
+        shape = (x.axes[-1],) if axis else ()
+        arrays = net.weights.load(layer, {"mean": shape, "variance": shape})
+        mean, variance = arrays["mean"], arrays["variance"]
+    center, spread = (np.asarray(value, dtype=np.float64) for value in (mean, variance))
+    center, spread = (
+        value.reshape(-1) if value.size > 1 else value.reshape(()) for value in (center, spread)
+    )
+    if not (spread >= 0).all():
+        raise Refused("its variance is below 0 or not a number; adapt it again")
+    deviation = np.maximum(np.sqrt(spread), NORMALIZATION_EPSILON)
+    if layer.flag("invert"):
+        return scaled(net, layer.name, x, deviation, center)
+    return scaled(net, layer.name, x, 1 / deviation, -center / deviation)
+
+
+def repeat_vector(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    (x,) = inputs
+    count = layer.count("n")
+    if len(x.axes) != 1:
+        raise ValueError(f"'{layer.name}' reads {x}")
+    if x.axes[0] is TIME:  # the weights of the rows beside one another
+        net.weights.claim(count)
+        return linear(net, layer.name, x, np.ones((1, count)), np.zeros(count), (count, TIME))
+    if count == 1 and not (net.window == 1 and x.rows and not net.inside):
+        return replace(x, axes=(1, *x.axes))
+    if x.rows and count == 1:
+        return replace(x, axes=(TIME, *x.axes))
+    if x.rows or count != net.window:
+        raise Refused(
+            f"it makes {count} rows, but the model reads {net.window or 'any number of'} rows; "
+            "a network writes as many rows as it reads: train it with windows of that length"
+        )
+    return net.put(Repeat(layer.name), (TIME, *x.axes), x, rows=True)
+
+
+def reshape(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    return reshaped(net, inputs[0], layer.options["target_shape"])
+
+
+def flatten(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    return reshaped(net, inputs[0], [-1])
+
+
+def permute(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    return permuted(inputs[0], [place - 1 for place in layer.options["dims"]])
+
+
+def merge_layer(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    """Add, Average, Multiply, Subtract: Keras puts the missing axes of a shorter tensor in front."""
+    rank = max(len(x.axes) for x in inputs)
+    values = [replace(x, axes=(1,) * (rank - len(x.axes)) + x.axes) for x in inputs]
+    return arithmetic(net, layer, values)
+
+
+def arithmetic(net: Network, layer: LayerConfig, values: Sequence[Value]) -> Value:
+    if layer.kind == "Subtract":
+        minus = Activation(f"{layer.name}_minus", Function("affine", -1.0, 0.0))
+        values = [values[0], net.put(minus, values[1].axes, values[1])]
+    modes = {"Add": "sum", "Subtract": "sum", "Average": "mean", "Multiply": "mul"}
+    return joined(net, layer.name, modes[layer.kind], values) if len(values) > 1 else values[0]
+
+
+def concatenate(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    ranks = {len(x.axes) for x in inputs}
+    if len(ranks) > 1:
+        raise ValueError(f"'{layer.name}' reads {' and '.join(map(str, inputs))}")
+    place = position(layer.options.get("axis", -1), ranks.pop())
+    others = {(*x.axes[:place], *x.axes[place + 1 :]) for x in inputs}
+    sizes = [x.axes[place] for x in inputs]
+    if len(others) > 1 or TIME in sizes or features(inputs[0].axes[:place]) > 1:
+        raise Refused(
+            f"it joins {' and '.join(map(str, inputs))} along axis {layer.options.get('axis', -1)}, "
+            "expected the same rows and the last axis, the features"
+        )
+    net.together(inputs)
+    rows = any(x.rows for x in inputs)
+    values = [
+        x if x.rows == rows else net.put(Repeat(f"{layer.name}_rows"), x.axes, x, rows=True) for x in inputs
     ]
-
-
-def _in_order(layers: Sequence[LayerConfig], sources: Mapping[str, list[str]]) -> list[LayerConfig]:
-    """Follow a chain without branches from its input; a cycle leaves layers out."""
-    reader = {read[0]: name for name, read in sources.items() if read}
-    named = {layer.name: layer for layer in layers}
-    chain = [next(layer for layer in layers if layer.kind == "InputLayer")]
-    while chain[-1].name in reader:
-        chain.append(named[reader[chain[-1].name]])
-    if len(chain) != len(layers):
-        raise ValueError("layers that no input reaches")
-    return chain
-
-
-def layer_problems(layer: LayerConfig) -> list[str]:
-    """Every reason why one layer cannot be carried."""
-    where = f"layer '{layer.name}' ({layer.kind})"
-    if layer.custom:
-        return [f"{where} is a class of its author: {HINTS['Lambda']}"]
-    if layer.kind in TRAINING_ONLY:
-        return []
-    if layer.kind == "InputLayer":
-        shape = layer.options["batch_shape"]
-        if len(shape) != 3:
-            return [f"{where} takes samples of shape {tuple(shape[1:])}, expected (steps, channels)"]
-        return []
-    if layer.kind == "Activation":
-        return _option_problems(where, layer.options, {"activation": "linear"})
-    if not layer.has_weights:
-        return [f"{where} is not implemented; {HINTS.get(layer.kind, OTHER_HINT)}"]
-    if layer.kind == "Dense":
-        problems = _option_problems(where, layer.options, {"activation": "linear"})
-    else:
-        problems = _option_problems(where, layer.options, LSTM_OPTIONS)
-    return problems + _policy_problems(where, layer.options.get("dtype"))
-
-
-LSTM_OPTIONS = {
-    "activation": "tanh",
-    "recurrent_activation": "sigmoid",
-    "go_backwards": False,
-    "return_state": False,
-}
-OPTION_HINTS = {
-    "activation": "train it with that activation",
-    "recurrent_activation": "train it with that activation",
-    "go_backwards": "reverse the windows of the training data instead",
-    "return_state": "a device keeps the state by itself; return the outputs only",
-}
-
-
-def _option_problems(where: str, options: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{where} has {name}={_shown(options[name])}, expected {value}; {OPTION_HINTS[name]}"
-        for name, value in expected.items()
-        if options[name] != value
-    ]
-
-
-def _shown(value: Any) -> str:
-    """A custom function by its name, not with its code."""
-    if isinstance(value, Mapping):
-        return str(value.get("registered_name") or value.get("class_name") or "a custom function")
-    return str(value)
-
-
-def _policy_problems(where: str, policy: Any) -> list[str]:
-    if isinstance(policy, Mapping):
-        policy = policy["config"].get("name") or policy["class_name"]
-    if policy in FLOAT_POLICIES or policy is None:
-        return []
-    return [f"{where} has dtype {policy}, expected float32; quantize the float model with this toolkit"]
-
-
-def sequence_problems(chain: Sequence[LayerConfig]) -> list[str]:
-    """An LSTM that returns only its last step must be the last LSTM."""
-    lstms = [layer for layer in chain if layer.kind == "LSTM"]
-    if not lstms:
-        return ["it has no LSTM layer; this toolkit is for LSTMs"]
-    return [
-        f"layer '{layer.name}' (LSTM) returns only its last step, but '{after.name}' needs all of them; "
-        "set return_sequences=True"
-        for layer, after in pairwise(lstms)
-        if not layer.options["return_sequences"]
-    ]
+    total = sum(size for size in sizes if size is not TIME)
+    axes = (*inputs[0].axes[:place], total, *inputs[0].axes[place + 1 :])
+    return net.put(Merge(layer.name, "concat"), axes, *values) if len(values) > 1 else values[0]

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_lstm.detection.fixed import QDetector
+from edge_lstm.emit.metadata import FORMAT, MAX_BYTES, NAME, PLAIN_FORMAT
 from edge_lstm.errors import ModelError, UnsupportedModel
 from edge_lstm.graph import Channel, Stream
 
-NAME = "edge_lstm"  # of the file's metadata entry
-FORMAT = 1
-MAX_BYTES = 1 << 20
+__all__ = ["FORMAT", "MAX_BYTES", "NAME", "Description", "decode"]
 
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """The part of a QGraph that the operators of a file do not hold.  layers: their names, in order."""
+    """The part of a QGraph that the operators of a file do not hold.  layers: their names, in order.
+
+    structure: of format 2 the whole network, as ``tflite_own`` reads it; None where the operators tell it.
+    """
 
     name: str
     layers: tuple[str, ...]
@@ -29,6 +31,7 @@ class Description:
     profile: str
     detector: QDetector | None
     made: Mapping[str, Any]
+    structure: Mapping[str, Any] | None = None
 
 
 def decode(content: bytes) -> Description:
@@ -48,19 +51,24 @@ def decode(content: bytes) -> Description:
 
 
 def _description(values: dict[str, Any]) -> Description:
-    if values["format"] != FORMAT:
+    if values["format"] not in (PLAIN_FORMAT, FORMAT):
         raise UnsupportedModel(
-            f"its description has format {values['format']!r}, this version reads {FORMAT}; "
+            f"its description has format {values['format']!r}, this version reads {FORMAT} and older; "
             "update edge-lstm, or write the file again"
         )
-    stream, detector = values["stream"], values["detector"]
+    stream, detector, layers = values["stream"], values["detector"], values["layers"]
+    structure = None
+    if values["format"] == FORMAT:
+        structure = {**values["structure"], "layers": layers}
+        layers = [layer["name"] for layer in layers]
     return Description(
         name=_text(values["name"]),
-        layers=tuple(_text(name) for name in values["layers"]),
+        layers=tuple(_text(name) for name in layers),
         stream=Stream(tuple(_channel(**c) for c in stream["channels"]), float(stream["period_s"])),
         profile=_text(values["profile"]),
         detector=None if detector is None else QDetector(**detector),
         made=dict(values["made"]),
+        structure=structure,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.graph import FloatArray
+from edge_lstm.arrays import FloatArray
 from edge_lstm.optional import require
 from edge_lstm.reporting.data import ReportData, spans
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray, frozen
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.graph import Channel, FloatArray, frozen
+from edge_lstm.graph import Channel
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.files import write_bytes
-from edge_lstm.graph import Channel, FloatArray
+from edge_lstm.graph import Channel
 from edge_lstm.optional import require
 from edge_lstm.reporting import canvas
 from edge_lstm.reporting.canvas import BOTTOM, LEFT, NARROW, RIGHT, TITLE, Axes, light

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.graph import FloatArray
+from edge_lstm.arrays import FloatArray
 from edge_lstm.reporting.data import Event, ReportData, shares
 
 NONE = "\N{EN DASH}"

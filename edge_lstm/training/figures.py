@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import BoolArray, Dataset
 from edge_lstm.datasets.windows import make_windows
 from edge_lstm.errors import DataError
-from edge_lstm.graph import FloatArray, Graph
+from edge_lstm.graph import Graph
 from edge_lstm.reference import floating
 
 

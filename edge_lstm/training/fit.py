@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 import edge_lstm
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset, Splits, split
 from edge_lstm.datasets.scaling import fit_scaler
 from edge_lstm.datasets.windows import Windows, make_windows
 from edge_lstm.errors import DataError, RuntimeFailure
-from edge_lstm.graph import FloatArray, Graph, Stream
+from edge_lstm.graph import Graph, Stream
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.training.figures import forecast_figures
 from edge_lstm.training.model import (

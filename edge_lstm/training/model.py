@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.errors import OutputError, RuntimeFailure
+from edge_lstm.errors import OutputError, RuntimeFailure, UnsupportedModel, raise_all
 from edge_lstm.files import replacing
-from edge_lstm.graph import Dense, Graph, Layer, Lstm, Stream
+from edge_lstm.graph import Dense, Graph, Lstm, Stream, chain
 from edge_lstm.importers.keras_model import DESCRIPTION, FORMAT
 from edge_lstm.optional import require
 from edge_lstm.training.config import TrainConfig
 
+PlainLayer = Lstm | Dense
 THREADS = 2  # of these small matrices; more threads only wait for each other
 
 
@@ -104,24 +105,47 @@ def from_graph(graph: Graph, config: TrainConfig) -> Any:
         _lstm(layer.name, layer.units, config)
         if isinstance(layer, Lstm)
         else _dense(layer.name, layer.outputs)
-        for layer in graph.layers
+        for layer in plain_layers(graph)
     ]
     model = _sequential(graph.features, layers)
-    set_weights(model, [weight for layer in graph.layers for weight in layer_weights(layer)])
+    set_weights(model, [weight for layer in plain_layers(graph) for weight in layer_weights(layer)])
     return model
+
+
+def plain_layers(graph: Graph) -> tuple[PlainLayer, ...]:
+    """The layers of a streaming stack of plain LSTM and dense layers: what is trained and pruned here.
+
+    Raises UnsupportedModel with every reason for other networks.
+    """
+    problems = []
+    if graph.window or graph.sources != chain(graph.layers):
+        problems.append("it gathers a window or has branches")
+    layers: list[PlainLayer] = []
+    for layer in graph.layers:
+        if isinstance(layer, Lstm) and (layer.variants or layer.backwards):
+            problems.append(f"lstm '{layer.name}' has {', '.join(layer.variants) or 'go_backwards'}")
+        elif isinstance(layer, (Lstm, Dense)):
+            layers.append(layer)
+        else:
+            problems.append(f"layer '{layer.name}' is a {type(layer).__name__}")
+    advice = [
+        f"{problem}; only stacks of plain LSTM and dense layers are trained here" for problem in problems
+    ]
+    raise_all(UnsupportedModel, f"model '{graph.name}'", advice)
+    return tuple(layers)
 
 
 def to_graph(model: Any, name: str, stream: Stream, made: Mapping[str, Any]) -> Graph:
     """The Graph of a model that ``build`` or ``from_graph`` made."""
     weights = iter(get_weights(model))
-    layers: list[Layer] = []
+    layers: list[PlainLayer] = []
     for layer in model.layers:
         kind = Lstm if len(layer.trainable_variables) == 3 else Dense
         layers.append(kind(layer.name, *(next(weights) for _ in layer.trainable_variables)))
     return Graph(name, tuple(layers), stream, made)
 
 
-def layer_weights(layer: Layer) -> tuple[Any, ...]:
+def layer_weights(layer: PlainLayer) -> tuple[Any, ...]:
     """The arrays of one layer in Keras' order."""
     if isinstance(layer, Lstm):
         return layer.kernel, layer.recurrent_kernel, layer.bias

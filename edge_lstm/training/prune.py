@@ -13,13 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.errors import ConfigError, DataError, ModelError
-from edge_lstm.graph import Dense, FloatArray, Graph, Layer, Lstm
+from edge_lstm.graph import Dense, Graph, Lstm
 from edge_lstm.training.config import PruneConfig, TrainConfig
 from edge_lstm.training.figures import forecast_figures
 from edge_lstm.training.fit import Progress, Trainer, optimise, prepare
-from edge_lstm.training.model import from_graph, get_weights, layer_weights, set_weights, to_graph
+from edge_lstm.training.model import (
+    PlainLayer,
+    from_graph,
+    get_weights,
+    layer_weights,
+    plain_layers,
+    set_weights,
+    to_graph,
+)
 
 BLOCK = 4  # weights that a 32-bit load brings
 
@@ -168,7 +177,7 @@ def _check_channels(graph: Graph, dataset: Dataset) -> None:
 
 def _check_units(graph: Graph) -> None:
     """The outputs of the last layer are forecasts of channels: none of them can go."""
-    if not any(isinstance(layer, Lstm) for layer in graph.layers[:-1]):
+    if not any(isinstance(layer, Lstm) for layer in plain_layers(graph)[:-1]):
         raise ModelError(
             f"model '{graph.name}': the units of its only LSTM '{graph.layers[-1].name}' are the outputs, so "
             "none can be removed; use method element or block, or train it with a dense head"
@@ -186,7 +195,7 @@ def masks(graph: Graph, method: str, sparsity: float) -> list[FloatArray]:
     A weight that is 0 already stays 0, so a network can be pruned twice by different methods.
     Biases stay, except those of removed units.
     """
-    weights = [array for layer in graph.layers for array in layer_weights(layer)]
+    weights = [array for layer in plain_layers(graph) for array in layer_weights(layer)]
     if method == "units":
         kept = _unit_masks(graph, kept_units(graph, sparsity))
     else:
@@ -226,7 +235,7 @@ def block_mask(weights: FloatArray, sparsity: float) -> BoolArray:
     return mask
 
 
-def unit_importance(layer: Lstm, after: Layer) -> FloatArray:
+def unit_importance(layer: Lstm, after: PlainLayer) -> FloatArray:
     """(units,): what enters a unit's cell times what leaves the unit, both as sums of squares.
 
     Into the cell goes only gate g (kernel, recurrent kernel, bias); out go the unit's rows of the recurrent
@@ -247,7 +256,7 @@ def _energy(weights: FloatArray, axis: int) -> FloatArray:
 def kept_units(graph: Graph, sparsity: float) -> list[BoolArray | None]:
     """Bool (units,) for each LSTM layer, None for others; ``round(sparsity * units)`` go, one stays."""
     kept: list[BoolArray | None] = []
-    for layer, after in pairwise(graph.layers):
+    for layer, after in pairwise(plain_layers(graph)):
         if isinstance(layer, Dense):
             kept.append(None)
             continue
@@ -262,7 +271,7 @@ def _unit_masks(graph: Graph, kept: Sequence[BoolArray | None]) -> list[BoolArra
     """False for every weight of a unit that goes and for every weight that reads it."""
     result: list[BoolArray] = []
     inputs: BoolArray = np.ones(graph.features, dtype=np.bool_)
-    for layer, stays in zip(graph.layers, kept, strict=True):
+    for layer, stays in zip(plain_layers(graph), kept, strict=True):
         outputs = np.ones(layer.outputs, dtype=np.bool_) if stays is None else stays
         columns = np.tile(outputs, 4) if isinstance(layer, Lstm) else outputs
         result.append(np.logical_and.outer(inputs, columns))
@@ -275,9 +284,9 @@ def _unit_masks(graph: Graph, kept: Sequence[BoolArray | None]) -> list[BoolArra
 
 def remove_units(graph: Graph, kept: Sequence[BoolArray | None]) -> Graph:
     """The network without the units whose entry is False: their columns, rows and readers are cut out."""
-    layers: list[Layer] = []
+    layers: list[PlainLayer] = []
     inputs: BoolArray = np.ones(graph.features, dtype=np.bool_)
-    for layer, stays in zip(graph.layers, kept, strict=True):
+    for layer, stays in zip(plain_layers(graph), kept, strict=True):
         kernel = layer.kernel[inputs]
         outputs = np.ones(layer.outputs, dtype=np.bool_) if stays is None else stays
         if isinstance(layer, Lstm):
@@ -297,12 +306,13 @@ def remove_units(graph: Graph, kept: Sequence[BoolArray | None]) -> Graph:
 def _report(
     before: Graph, after: Graph, method: str, loss_before: float, loss_pruned: float, loss_after: float
 ) -> PruneReport:
-    rows = [_compare(old.name, [old], [new]) for old, new in zip(before.layers, after.layers, strict=True)]
-    total = _compare("total", before.layers, after.layers)
+    olds, news = plain_layers(before), plain_layers(after)
+    rows = [_compare(old.name, [old], [new]) for old, new in zip(olds, news, strict=True)]
+    total = _compare("total", olds, news)
     return PruneReport(method, tuple(rows), total, loss_before, loss_pruned, loss_after)
 
 
-def _compare(name: str, before: Sequence[Layer], after: Sequence[Layer]) -> PrunedLayer:
+def _compare(name: str, before: Sequence[PlainLayer], after: Sequence[PlainLayer]) -> PrunedLayer:
     old = [array for layer in before for array in layer_weights(layer)]
     new = [array for layer in after for array in layer_weights(layer)]
     return PrunedLayer(

@@ -1,4 +1,4 @@
-"""convert: a .tflite to C, or to a .tflite with another number of timesteps or profile."""
+"""convert: an integer model to C, .tflite or .onnx, a float model to .onnx."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_lstm.emit.c_code import emit_c
+from edge_lstm.emit.onnx_integers import emit_qdq
+from edge_lstm.emit.onnx_model import emit_onnx
 from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import ConfigError, OutputError
 from edge_lstm.files import make_folder, write_bytes
-from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.graph import Graph
+from edge_lstm.importers.any_model import read_model
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph
 
-TARGETS = ("c", "tflite")
+TARGETS = ("c", "tflite", "onnx")
 
 
 @dataclass(frozen=True)
@@ -52,32 +55,60 @@ def channel_lines(qgraph: QGraph) -> list[str]:
         unit = f" in {channel.unit}" if channel.unit else ""
         lines.append(
             f"x[{index}]: {channel.name}{unit}; code = round((value - {channel.center:.9g}) / {step:.9g}) "
-            f"+ {qgraph.input.zero_point}, clamped to -128 .. 127"
+            f"+ {qgraph.input.zero_point}, clamped to {qgraph.input.low} .. {qgraph.input.high}"
         )
     return lines
 
 
-def convert(
-    model: Path, out: Path, to: str = "c", timesteps: int | None = None, profile: str | None = None
-) -> Converted:
-    """Write ``model`` as C into the folder ``out`` (model.c/.h and the runtime), or as a .tflite file.
+def target_of(out: Path, to: str | None) -> str:
+    """What to write: ``to``, else what the suffix of ``out`` says; a folder gets C."""
+    if to is None:
+        return out.suffix[1:] if out.suffix in (".tflite", ".onnx") else "c"
+    if to not in TARGETS:
+        raise ConfigError(f"--to is '{to}', expected one of {', '.join(TARGETS)}")
+    return to
 
+
+def convert(
+    model: Path, out: Path, to: str | None = None, timesteps: int | None = None, profile: str | None = None
+) -> Converted:
+    """Write ``model`` as C into the folder ``out``, with its runtime, or as a .tflite or .onnx file.
+
+    model: any file that is read here; a float one can only become .onnx: C and .tflite hold integers.
+    to: "c", "tflite" or "onnx"; None: what the suffix of ``out`` says.
     timesteps: rows one invocation of the written .tflite takes.  profile: overrides the file's.
     Raises ModelError for a file that cannot be read, OutputError where ``out`` cannot be written.
     """
-    if to not in TARGETS:
-        raise ConfigError(f"--to is '{to}', expected one of {', '.join(TARGETS)}")
+    out = Path(out)
+    to = target_of(out, to)
     if timesteps is not None and (to != "tflite" or timesteps < 1):
         raise ConfigError(
-            f"--timesteps {timesteps} needs --to tflite and 1 or more; the C takes one row a step"
+            f"--timesteps {timesteps} needs a .tflite to write and 1 or more; the C takes one row a step"
         )
-    qgraph = read_tflite(Path(model))
-    if profile is not None:
-        qgraph = qgraph.with_profile(profile)
-    if to == "c":
-        return Converted(write_folder(Path(out), emit_c(lower(qgraph), channel_lines(qgraph))))
-    if timesteps is not None:
-        qgraph = replace(qgraph, timesteps=timesteps)
-    content = emit_tflite(qgraph)
-    write_bytes(Path(out), content)
+    network = read_model(Path(model))
+    if isinstance(network, Graph):
+        content = _float_content(model, network, to)
+    else:
+        qgraph = network if profile is None else network.with_profile(profile)
+        if to == "c":
+            return Converted(write_folder(out, emit_c(lower(qgraph), channel_lines(qgraph))))
+        content = emit_qdq(qgraph) if to == "onnx" else emit_tflite(_with_timesteps(qgraph, timesteps))
+    write_bytes(out, content)
     return Converted({str(out): len(content)})
+
+
+def _float_content(model: Path, graph: Graph, to: str) -> bytes:
+    if to != "onnx":
+        raise ConfigError(
+            f"{model}: a float model, which can become .onnx; for {to} quantize it first: "
+            f"edge-lstm quantize {model} --data CSV -o {graph.name}.tflite"
+        )
+    return emit_onnx(graph)
+
+
+def _with_timesteps(qgraph: QGraph, timesteps: int | None) -> QGraph:
+    if timesteps is None or timesteps == qgraph.timesteps:
+        return qgraph
+    if qgraph.window:
+        raise ConfigError(f"--timesteps {timesteps}: the model takes windows of {qgraph.window} rows, always")
+    return replace(qgraph, timesteps=timesteps)

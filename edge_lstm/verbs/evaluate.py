@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.detection import fixed, floating
 from edge_lstm.detection.fit import DetectorConfig, fit_detector
 from edge_lstm.errors import ModelError
@@ -15,7 +16,7 @@ from edge_lstm.evaluation.baselines import run_baselines
 from edge_lstm.evaluation.forecast import ForecastMetrics, expected_rows, forecast_metrics
 from edge_lstm.evaluation.metrics import Metrics, evaluate_stream, verdict
 from edge_lstm.executors.numpy_executor import NumpyExecutor
-from edge_lstm.graph import FloatArray, Graph
+from edge_lstm.graph import Graph
 from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.qgraph import QGraph
 from edge_lstm.verbs.streams import (

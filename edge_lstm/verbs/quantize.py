@@ -63,7 +63,7 @@ def quantize_rows(
         raise DataError("calibration: no normal rows before the test part; check the label column")
     qgraph = quantize_graph(graph, calibration, config)
     figures = compare(graph, qgraph, calibration)
-    if graph.outputs == graph.features:
+    if graph.outputs == graph.features and not graph.window and qgraph.input.bits == 8:
         qgraph = with_detector(qgraph, rows, detector)
     made = {
         **graph.made,
@@ -83,10 +83,10 @@ def quantize(
     detector: DetectorConfig | None = None,
     options: StreamOptions | None = None,
 ) -> Quantized:
-    """Quantize the .keras ``model`` on the normal rows of ``data`` before its test part; write a .tflite.
+    """Quantize a float ``model`` of any kind on the normal rows of ``data`` before its test part.
 
-    The detector is fitted on the int8 network's residuals of the same rows.  A network that forecasts
-    other channels than it reads gets none.
+    Writes a .tflite.  The detector is fitted on the integer network's residuals of the same rows.  A network
+    that takes windows or forecasts other channels than it reads gets none.
     """
     graph = read_graph(model)
     dataset = read_stream(data, options or StreamOptions(), graph.stream)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.detection import floating
 from edge_lstm.detection.events import events
 from edge_lstm.evaluation.quantization import QuantizationFigures, compare
 from edge_lstm.files import write_text
-from edge_lstm.graph import FloatArray, Graph
+from edge_lstm.graph import Graph
 from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.qgraph import QGraph
 from edge_lstm.reporting.data import Agreement, CoreCost, DetectorTrace, Event, ReportData, TensorRange

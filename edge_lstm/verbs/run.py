@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import ConfigError, DataError
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.files import replacing, write_text
-from edge_lstm.graph import FloatArray
 from edge_lstm.importers.tflite_model import read_tflite
-from edge_lstm.qgraph import Int8Array
+from edge_lstm.qgraph import CodeArray
 from edge_lstm.verbs.streams import (
     StreamOptions,
     codes_of,
@@ -38,7 +38,7 @@ class Ran:
     shape: tuple[int, ...]
 
 
-def read_codes(path: Path, features: int) -> Int8Array:
+def read_codes(path: Path, features: int) -> CodeArray:
     """int8 codes (steps, features) or (windows, timesteps, features) of a .npy file."""
     try:
         codes = np.load(path, allow_pickle=False)
@@ -56,7 +56,7 @@ def read_codes(path: Path, features: int) -> Int8Array:
     return codes
 
 
-def run_codes(executor: Executor, codes: Int8Array) -> Int8Array:
+def run_codes(executor: Executor, codes: CodeArray) -> CodeArray:
     """2-D codes are one stream from reset; 3-D ones windows, each from reset."""
     timesteps = executor.qgraph.timesteps
     if codes.shape[-2] % timesteps:

@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.csv_file import read_csv
 from edge_lstm.datasets.dataset import BoolArray, Dataset
 from edge_lstm.datasets.policies import Policy
 from edge_lstm.detection import fixed, floating
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.protocol import Executor
-from edge_lstm.graph import FloatArray, Graph, Stream
-from edge_lstm.importers.keras_model import read_keras
-from edge_lstm.qgraph import Int8Array, QGraph
+from edge_lstm.graph import Graph, Stream
+from edge_lstm.importers.any_model import read_float
+from edge_lstm.qgraph import CodeArray, QGraph
 from edge_lstm.reference import floating as real_network
 from edge_lstm.training.config import TrainConfig
 
@@ -78,8 +79,8 @@ def adopt(stream: Stream, dataset: Dataset) -> Stream:
 
 
 def read_graph(path: Path) -> Graph:
-    """A float model."""
-    return read_keras(Path(path))
+    """A float model of any kind that is read here."""
+    return read_float(Path(path))
 
 
 def train_config(made: Mapping[str, Any]) -> TrainConfig:
@@ -135,12 +136,12 @@ def float_forecasts(graph: Graph, rows: Rows) -> FloatArray:
     return outputs
 
 
-def codes_of(qgraph: QGraph, rows: Rows) -> Int8Array:
+def codes_of(qgraph: QGraph, rows: Rows) -> CodeArray:
     """The recording as the network's input codes."""
     return qgraph.input.encode(rows.x)
 
 
-def int8_forecasts(executor: Executor, codes: Int8Array, rows: Rows) -> Int8Array:
+def int8_forecasts(executor: Executor, codes: CodeArray, rows: Rows) -> CodeArray:
     """Output codes (steps, channels) after each row, reset at gaps; rows without data: the zero point."""
     outputs = np.full_like(codes, executor.qgraph.output.zero_point)
     for part in rows.segments:

@@ -14,10 +14,11 @@ from edge_lstm.detection import fixed
 from edge_lstm.errors import ConfigError, MissingTool
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.protocol import Executor
+from edge_lstm.executors.refusals import refusal
 from edge_lstm.executors.streams import mixed_stream
 from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.lower import lower
-from edge_lstm.qgraph import PROFILES, Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph, QLstm
 from edge_lstm.reference import integer
 from firmware_tools.executors import COMPILED, NAMES, open_executor
 
@@ -76,12 +77,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Verification:
-    """All executors of one ``verify``; skipped: those that are not installed, with what brings them."""
+    """All executors of one ``verify``; skipped: those that are not installed or cannot run it, and why.
+
+    notes: what of the file makes runtimes differ, in plain words.
+    """
 
     model: str
     steps: int
     agreements: tuple[Agreement, ...]
     skipped: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -106,15 +111,18 @@ def difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Differenc
     return Difference(int(distance.size), len(wrong), int(distance.max(initial=0)), first)
 
 
-def reference_codes(qgraph: QGraph, codes: Int8Array) -> Int8Array:
+def reference_codes(qgraph: QGraph, codes: CodeArray) -> CodeArray:
     """What the file must return for streams (lanes, steps, features), as (rows, outputs)."""
+    if qgraph.window:
+        windows = codes.reshape(-1, qgraph.window, qgraph.features)
+        return integer.run(lower(qgraph), windows)[0].reshape(-1, qgraph.outputs)
     outputs, _ = integer.run(lower(qgraph), codes)
     every = qgraph.timesteps if qgraph.last_only else 1
-    returned: Int8Array = outputs[:, every - 1 :: every].reshape(-1, qgraph.outputs)
+    returned: CodeArray = outputs[:, every - 1 :: every].reshape(-1, qgraph.outputs)
     return returned
 
 
-def run_in_chunks(executor: Executor, codes: Int8Array) -> Int8Array:
+def run_in_chunks(executor: Executor, codes: CodeArray) -> CodeArray:
     """Run streams (lanes, steps, features) with the state carried over uneven calls."""
     if len(codes) > 1:
         return executor.run_windows(codes).reshape(-1, executor.qgraph.outputs)
@@ -126,11 +134,13 @@ def run_in_chunks(executor: Executor, codes: Int8Array) -> Int8Array:
     return np.concatenate(parts)
 
 
-def keeps_state(executor: Executor, codes: Int8Array) -> bool | None:
+def keeps_state(executor: Executor, codes: CodeArray) -> bool | None:
     """Run the same rows (steps, features) twice without a reset: a runtime that forgets repeats its codes.
 
     None where the reference returns the same codes either way, so that nothing can be seen.
     """
+    if executor.qgraph.window:
+        return None
     qgraph = executor.qgraph.with_profile(executor.profile)
     rows = codes[: qgraph.timesteps * STATE_WINDOWS]
     with NumpyExecutor(qgraph) as reference:
@@ -143,7 +153,7 @@ def keeps_state(executor: Executor, codes: Int8Array) -> bool | None:
 
 
 def _detector_difference(
-    executor: Executor, qgraph: QGraph, codes: Int8Array, seed: int
+    executor: Executor, qgraph: QGraph, codes: CodeArray, seed: int
 ) -> Difference | None:
     """Scores and alarms of executors that carry the detector, with a tenth of the samples missing."""
     if qgraph.detector is None or executor.name not in COMPILED:
@@ -163,11 +173,11 @@ def _detection_columns(detection: fixed.Detection) -> npt.NDArray[np.int64]:
     return np.stack(columns, axis=1)
 
 
-def verification_stream(qgraph: QGraph, steps: int, seed: int) -> Int8Array:
+def verification_stream(qgraph: QGraph, steps: int, seed: int) -> CodeArray:
     """Codes (lanes, steps, features): whole windows, at least ``steps`` rows over all lanes."""
     unit = qgraph.timesteps * qgraph.lanes
     windows = -(-steps // unit)
-    flat = mixed_stream(qgraph.features, windows * unit, seed)
+    flat = mixed_stream(qgraph.features, windows * unit, seed, qgraph.input.bits)
     return flat.reshape(qgraph.lanes, windows * qgraph.timesteps, qgraph.features)
 
 
@@ -187,35 +197,54 @@ def verify_graph(
     if unknown:
         raise ConfigError(f"--on: unknown executor {', '.join(unknown)}; choose from {', '.join(NAMES)}")
     codes = verification_stream(qgraph, steps, seed)
-    references = {profile: reference_codes(qgraph.with_profile(profile), codes) for profile in PROFILES}
+    references = {name: reference_codes(qgraph.with_profile(name), codes) for name in qgraph.profiles}
     agreements, skipped = [], {}
     names = tuple(on or NAMES)
     for index, name in enumerate(names):
         if progress:
             progress(index, len(names), name)
+        reason = refusal(name, qgraph)
+        if reason is not None and on:
+            raise ConfigError(f"--on {name}: {reason}")
         try:
-            executor = open_executor(name, qgraph, model, c_dir)
+            executor = None if reason is not None else open_executor(name, qgraph, model, c_dir)
         except MissingTool as error:
             if on:
                 raise
-            skipped[name] = str(error)
+            reason, executor = str(error), None
+        if executor is None:
+            skipped[name] = str(reason)
             continue
         with executor:
             agreements.append(_agreement(executor, qgraph, codes, references, seed))
     if progress:
         progress(len(names), len(names), "done")
-    return Verification(qgraph.name, codes.shape[0] * codes.shape[1], tuple(agreements), skipped)
+    steps = codes.shape[0] * codes.shape[1]
+    return Verification(qgraph.name, steps, tuple(agreements), skipped, file_notes(qgraph))
+
+
+def file_notes(qgraph: QGraph) -> tuple[str, ...]:
+    """LSTMs whose quantizations disagree, as TensorFlow's quantizer writes them."""
+    return tuple(
+        f"lstm '{layer.name}' has other scales for its state than for its output: TensorFlow Lite Micro "
+        "reads the one, LiteRT the other, and their codes lie far apart; quantize the float model here"
+        for layer in qgraph.layers
+        if isinstance(layer, QLstm)
+        and layer.variant is None
+        and any(other not in (None, layer.hidden) for other in (layer.inner, layer.written))
+    )
 
 
 def _agreement(
     executor: Executor,
     qgraph: QGraph,
-    codes: Int8Array,
-    references: dict[str, Int8Array],
+    codes: CodeArray,
+    references: dict[str, CodeArray],
     seed: int,
 ) -> Agreement:
     profile = executor.profile
     other = "litert" if profile == "tflm" else "tflm"
+    other = other if other in references else profile
     apart = difference(references[profile], references[other])
     return Agreement(
         executor.name,

@@ -8,11 +8,15 @@
 #include <stdint.h>
 
 /* One state for the emulated cores; a host process allocates its own. */
-#define HARNESS_NETWORK(name, NAME)                                                                            \
+#define HARNESS_STATE(name)                                                                                    \
     name##_state_t name##_harness_state;                                                                       \
-    const uint32_t name##_harness_state_bytes = (uint32_t)sizeof(name##_state_t);                              \
-    void name##_harness_run(name##_state_t *state, const int8_t *x, int8_t *y, uint32_t steps);                \
-    void name##_harness_run(name##_state_t *state, const int8_t *x, int8_t *y, uint32_t steps)                 \
+    const uint32_t name##_harness_state_bytes = (uint32_t)sizeof(name##_state_t);
+
+/* A streaming network.  x_code, y_code: the types of its codes. */
+#define HARNESS_STREAM(name, NAME, x_code, y_code)                                                             \
+    HARNESS_STATE(name)                                                                                        \
+    void name##_harness_run(name##_state_t *state, const x_code *x, y_code *y, uint32_t steps);                \
+    void name##_harness_run(name##_state_t *state, const x_code *x, y_code *y, uint32_t steps)                 \
     {                                                                                                          \
         for (uint32_t t = 0; t < steps; t++) {                                                                 \
             name##_step(state, x, y);                                                                          \
@@ -24,6 +28,24 @@
     void name##_harness_reset(name##_state_t *state)                                                           \
     {                                                                                                          \
         name##_reset(state);                                                                                   \
+    }
+
+/* A network that takes a window at a time, and nothing from one to the next. */
+#define HARNESS_WINDOW(name, NAME, x_code, y_code)                                                             \
+    HARNESS_STATE(name)                                                                                        \
+    void name##_harness_run(name##_state_t *state, const x_code *x, y_code *y, uint32_t windows);              \
+    void name##_harness_run(name##_state_t *state, const x_code *x, y_code *y, uint32_t windows)               \
+    {                                                                                                          \
+        for (uint32_t window = 0; window < windows; window++) {                                                \
+            name##_window(state, x, y);                                                                        \
+            x += NAME##_WINDOW * NAME##_FEATURES;                                                              \
+            y += NAME##_ROWS * NAME##_OUTPUTS;                                                                 \
+        }                                                                                                      \
+    }                                                                                                          \
+    void name##_harness_reset(name##_state_t *state);                                                          \
+    void name##_harness_reset(name##_state_t *state)                                                           \
+    {                                                                                                          \
+        (void)state;                                                                                           \
     }
 
 /* rows: score, alarm, threshold and the smoothed residuals of each row. */

@@ -1,0 +1,248 @@
+/* elstm_fixed.h: the integer primitives of fixedpoint.py, name by name, and what several layers share;
+ * internal to the runtime.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef ELSTM_FIXED_H
+#define ELSTM_FIXED_H
+
+#include "elstm.h"
+
+extern const uint16_t elstm_sigmoid_table[256]; /* 65536 * sigmoid(i / 24) */
+extern const int16_t elstm_exp_factors[7];      /* exp(-2**e) in Q0.15 for e = -2 .. 4 */
+
+typedef char elstm_shift_is_arithmetic[((int32_t)-5 >> 1) == -3 && ((int64_t)-5 >> 1) == -3 ? 1 : -1];
+
+enum { GATE_I, GATE_F, GATE_G, GATE_O, GATES };
+
+static inline int32_t elstm_clamp(int32_t x, int32_t low, int32_t high)
+{
+    return x < low ? low : (x > high ? high : x);
+}
+
+static inline int32_t elstm_saturate_16(int32_t x)
+{
+    return elstm_clamp(x, -32767 - 1, 32767);
+}
+
+/* The signed value of 32 bits, without the conversion that C leaves to the compiler. */
+static inline int32_t elstm_wrap_32(uint32_t x)
+{
+    return x <= (uint32_t)INT32_MAX ? (int32_t)x : -(int32_t)(UINT32_MAX - x) - 1;
+}
+
+/* x / 2**shift to nearest, ties away from zero; x is above -2**31, shift is 0 .. 31.
+ * x >> 31 is -1 below zero: it turns the ties of floor(x / 2**shift + 1/2) away from zero.
+ */
+static inline int32_t elstm_rounding_shift(int32_t x, uint8_t shift)
+{
+    if (shift == 0u) {
+        return x;
+    }
+    const int32_t twice = (x + (x >> 31)) >> (shift - 1u);
+    return (twice >> 1) + (twice & 1);
+}
+
+/* (a * b + 2**30) >> 31, |product| <= 2**62; b is 0 or more. */
+static inline int32_t elstm_high_multiply(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * (int64_t)b + ((int64_t)1 << 30)) >> 31);
+}
+
+static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
+{
+    if (r.shift > 0) {
+        return elstm_high_multiply(elstm_wrap_32((uint32_t)acc << (uint8_t)r.shift), r.multiplier);
+    }
+    return elstm_rounding_shift(elstm_high_multiply(acc, r.multiplier), (uint8_t)-r.shift);
+}
+
+/* elstm_requantize whose second rounding takes ties up. */
+static inline int32_t elstm_requantize_ties_up(int32_t acc, elstm_requantizer_t r)
+{
+    const int32_t high = r.shift > 0 ? elstm_requantize(acc, r) : elstm_high_multiply(acc, r.multiplier);
+    const uint8_t right = r.shift < 0 ? (uint8_t)-r.shift : (uint8_t)0;
+    return (int32_t)(((int64_t)high + (((int64_t)1 << right) >> 1)) >> right);
+}
+
+/* elstm_requantize for the multiplier 2**30: its product and first rounding are one addition.
+ * acc is below 2**31 - 1, shift is 0 .. 31.
+ */
+static inline int32_t elstm_requantize_half(int32_t acc, uint8_t shift)
+{
+    return elstm_rounding_shift((acc + 1) >> 1, shift);
+}
+
+static inline uint8_t elstm_bit_length(uint64_t x)
+{
+    uint8_t length = 0;
+    for (; x != 0u; x >>= 1) {
+        length++;
+    }
+    return length;
+}
+
+/* x / 2**shift to nearest, ties to even; shift is 0 .. 62. */
+static inline uint64_t elstm_round_to_even(uint64_t x, uint8_t shift)
+{
+    const uint64_t quotient = x >> shift;
+    const uint64_t remainder = x - (quotient << shift);
+    const uint64_t half = ((uint64_t)1 << shift) >> 1;
+    const int up = remainder > half || (remainder == half && half > 0u && (quotient & 1u) == 1u);
+    return quotient + (up ? 1u : 0u);
+}
+
+/* Shift to the zero point and saturate; the inner saturation changes nothing but keeps the sum in range. */
+static inline int8_t elstm_code(int32_t x, int8_t zero_point)
+{
+    return (int8_t)elstm_clamp(elstm_saturate_16(x) + zero_point, -128, 127);
+}
+
+/* acc = bias + row . x */
+static inline int32_t elstm_dot(int32_t acc, const int8_t *row, const int8_t *x, uint16_t columns)
+{
+    for (const int8_t *const end = x + columns; x != end; x++) {
+        acc += (int32_t)*row * (int32_t)*x;
+        row++;
+    }
+    return acc;
+}
+
+/* Add the input and the recurrent term of a gate, int16 Q3.12. */
+static inline int32_t elstm_combine_tflm(int32_t a, int32_t b)
+{
+    return elstm_saturate_16(elstm_saturate_16(a) + elstm_saturate_16(b));
+}
+
+/* As above; b is not saturated to 16 bits, but beyond +-65535 it decides the sum alone. */
+static inline int32_t elstm_combine_litert(int32_t a, int32_t b)
+{
+    return elstm_saturate_16(elstm_saturate_16(a) + elstm_clamp(b, -65535, 65535));
+}
+
+/* A new cell code within +-limit, 0 for none. */
+static inline int32_t elstm_clip_cell(int32_t cell, int32_t limit)
+{
+    return limit != 0 ? elstm_clamp(cell, -limit, limit) : elstm_saturate_16(cell);
+}
+
+/* c' = f * c + i * g in cell codes of scale 2**power.  |f * c| and |i * g| are below 2**30: each fits 16 bits. */
+static inline int32_t elstm_update_cell_tflm(int32_t cell, int32_t i, int32_t f, int32_t g, int8_t power,
+                                             int32_t limit)
+{
+    const int32_t kept = elstm_requantize_half(f * cell, 14);
+    const int32_t fresh = elstm_requantize_half(i * g, (uint8_t)(29 + power));
+    return elstm_clip_cell(kept + fresh, limit);
+}
+
+static inline int32_t elstm_update_cell_litert(int32_t cell, int32_t i, int32_t f, int32_t g, int8_t power,
+                                               int32_t limit)
+{
+    const int32_t kept = elstm_rounding_shift(f * cell, 15);
+    const int32_t fresh = elstm_rounding_shift(i * g, (uint8_t)(30 + power));
+    return elstm_clip_cell(kept + fresh, limit);
+}
+
+/* The table at magnitude / 2**bits, interpolated: 2**bits times an entry.  bits is 9 or 8. */
+static inline int32_t elstm_interpolate(int32_t magnitude, uint8_t bits)
+{
+    const int32_t index = magnitude >> bits;
+    if (index >= 255) {
+        return bits == 9u ? (int32_t)32767 << 10 : (int32_t)65535 << 8;
+    }
+    const int32_t weight = magnitude - (index << bits);
+    const int32_t low = (int32_t)elstm_sigmoid_table[index];
+    const int32_t high = (int32_t)elstm_sigmoid_table[index + 1];
+    return (low << bits) + weight * (high - low);
+}
+
+/* 3 * x * 2**shift, rounded half up: the place of an int16 with scale 2**(shift - 12); shift is -3 .. 3. */
+static inline int32_t elstm_table_argument(int32_t x, int8_t shift)
+{
+    return shift >= 0 ? x * 3 * ((int32_t)1 << shift) : (x * 3 + ((int32_t)1 << (-shift - 1))) >> -shift;
+}
+
+/* x: int16 with scale 2**(shift - 12).  Returns Q0.15. */
+static inline int32_t elstm_sigmoid_by_table(int32_t x, int8_t shift)
+{
+    const int32_t argument = elstm_table_argument(x, shift);
+    const int32_t value = elstm_interpolate(argument < 0 ? -argument : argument, 9);
+    return (argument >= 0 ? value + 512 : ((int32_t)1 << 25) - value + 511) >> 10;
+}
+
+/* x: int16 with scale 2**(shift - 12).  Returns Q0.15. */
+static inline int32_t elstm_tanh_by_table(int32_t x, int8_t shift)
+{
+    const int32_t argument = elstm_table_argument(x, shift);
+    const int32_t value = elstm_interpolate(argument < 0 ? -argument : argument, 8);
+    return (argument >= 0 ? value - ((int32_t)1 << 23) + 128 : -value + ((int32_t)1 << 23) + 127) >> 8;
+}
+
+/* (a * b + 2**14) >> 15 for int16 values; -32768 * -32768 gives 32767. */
+static inline int32_t elstm_half_multiply(int32_t a, int32_t b)
+{
+    const int32_t product = (a * b + ((int32_t)1 << 14)) >> 15;
+    return product < 32767 ? product : 32767;
+}
+
+/* exp of x <= 0 in Q(integer_bits).(15 - integer_bits), as Q0.15; integer_bits is 1 .. 7. */
+static inline int32_t elstm_exp_on_negative(int32_t x, uint8_t integer_bits)
+{
+    const uint8_t fraction_bits = (uint8_t)(15u - integer_bits);
+    const int32_t quarter = (int32_t)1 << (fraction_bits - 2u);
+    const int32_t remainder = (int32_t)((uint32_t)x & (uint32_t)(quarter - 1)) - quarter;
+    const int32_t u = remainder * ((int32_t)1 << integer_bits) + 4096; /* -8192 .. 0, then -4096 .. 4096 */
+    const int32_t u2 = elstm_half_multiply(u, u);
+    const int32_t u3 = elstm_half_multiply(u2, u);
+    const int32_t u4 = elstm_half_multiply(u2, u2);
+    const int32_t cubic = elstm_half_multiply(elstm_rounding_shift(u4, 2) + u3, 10923);
+    const int32_t tail = elstm_rounding_shift(cubic + u2, 1);
+    const int32_t k = remainder - x;
+    int32_t y = elstm_saturate_16(28918 + elstm_half_multiply(u + tail, 28918));
+    const uint8_t factors = integer_bits < 5u ? (uint8_t)(integer_bits + 2u) : (uint8_t)7;
+    for (uint8_t e = 0; e < factors; e++) {
+        if (((uint32_t)k & ((uint32_t)quarter << e)) != 0u) {
+            y = elstm_half_multiply(y, elstm_exp_factors[e]);
+        }
+    }
+    if (integer_bits > 5u && x < -((int32_t)1 << (20u - integer_bits))) {
+        y = 0;
+    }
+    return x == 0 ? 32767 : y;
+}
+
+/* 2 / (1 + y) for Q0.15 y in 0 .. 1, as Q2.13, by three Newton steps. */
+static inline int32_t elstm_twice_reciprocal(int32_t y)
+{
+    const int32_t half = (y + 32768) >> 1;
+    int32_t value = 23130 + elstm_half_multiply(half, -15420);
+    for (uint8_t turn = 0; turn < 3u; turn++) {
+        const int32_t error = 8192 - elstm_half_multiply(half, value);
+        value += elstm_saturate_16(elstm_half_multiply(value, error) * 4);
+    }
+    return value;
+}
+
+/* x: int16 Q3.12.  Returns Q0.15. */
+static inline int32_t elstm_sigmoid_by_polynomial(int32_t x)
+{
+    if (x == 0) {
+        return 16384;
+    }
+    const int32_t exponential = elstm_exp_on_negative(x < 0 ? x : -x, 3);
+    const int32_t positive = elstm_saturate_16(elstm_twice_reciprocal(exponential) * 2);
+    return x > 0 ? positive : 32767 - positive;
+}
+
+/* x: int16 in Q(integer_bits).(15 - integer_bits), integer_bits is 0 .. 6.  Returns Q0.15. */
+static inline int32_t elstm_tanh_by_polynomial(int32_t x, uint8_t integer_bits)
+{
+    if (x == 0) {
+        return 0;
+    }
+    const int32_t exponential = elstm_exp_on_negative(x < 0 ? x : -x, (uint8_t)(integer_bits + 1u));
+    const int32_t positive = elstm_saturate_16((elstm_twice_reciprocal(exponential) - 8192) * 4);
+    return x > 0 ? positive : -positive;
+}
+
+#endif

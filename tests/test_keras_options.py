@@ -1,0 +1,147 @@
+"""Options of Keras layers that change what a layer computes are read or refused, never ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_lstm.errors import ModelError
+from edge_lstm.importers.keras_model import read_keras
+from keras_models import WARNING, Edit, changed, edited, keras_module, saved
+
+pytestmark = pytest.mark.filterwarnings(WARNING)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A chain of layers that are carried: l, c, b, n and d."""
+    keras = keras_module()
+    k = keras.layers
+    layers = [
+        k.LSTM(2, return_sequences=True, name="l"),
+        k.Conv1D(2, 1, name="c"),
+        k.Bidirectional(k.GRU(2, return_sequences=True), name="b"),
+        k.Normalization(name="n"),
+        k.RNN(k.GRUCell(2, name="cell"), name="r"),
+        k.Reshape((2, 1), name="s"),
+        k.Dense(1, name="d"),
+    ]
+    model = keras.Sequential([keras.Input((5, 3), name="start"), *layers])
+    return saved(model, tmp_path_factory.mktemp("base")).read_bytes()
+
+
+def option(name: str, **options: Any) -> dict[str, Edit | None]:
+    """A change of the options of one layer."""
+
+    def change(config: dict[str, Any]) -> None:
+        names = [item["config"]["name"] for item in config["config"]["layers"]]
+        config["config"]["layers"][names.index(name)]["config"].update(options)
+
+    return {"config.json": edited(change)}
+
+
+def entry(layer: int, **values: Any) -> dict[str, Edit | None]:
+    return {"config.json": edited(lambda config: config["config"]["layers"][layer].update(values))}
+
+
+def top(**values: Any) -> dict[str, Edit | None]:
+    return {"config.json": edited(lambda config: config.update(values))}
+
+
+POLICY = {"class_name": "QuantizedDTypePolicy", "config": {"name": "int8_from_float32"}}
+FUNCTION = {"module": "builtins", "class_name": "function", "config": "mine", "registered_name": "mine"}
+
+EDITED: dict[str, tuple[dict[str, Edit | None], str]] = {
+    "an unknown option": (
+        option("l", peephole=True),
+        r"'l' \(LSTM\) has peephole=True, expected None; this version do",
+    ),
+    "channels first": (
+        option("c", data_format="channels_first"),
+        "has data_format='channels_first', expected channels",
+    ),
+    "time first": (
+        option("l", time_major=True),
+        "'l' .*has time_major=True, expected False; put the batch first",
+    ),
+    "low rank": (
+        option("d", lora_rank=2),
+        "'d' .*has lora_rank=2, expected None; merge the low-rank weights before",
+    ),
+    "sparse": (option("start", sparse=True), r"'start' \(InputLayer\) has sparse=True, .*give dense rows"),
+    "policy": (
+        option("d", dtype=POLICY),
+        "'d' .*has dtype int8_from_float32, expected float32; quantize the float",
+    ),
+    "bfloat16": (option("d", dtype="bfloat16"), "'d' .*has dtype bfloat16, expected float32"),
+    "function": (
+        option("l", recurrent_activation=FUNCTION),
+        "it has the activation 'mine', expected one of linear",
+    ),
+    "relation": (
+        option("l", return_sequences=False),
+        r"layer 'c' \(Conv1D\): it reads \(2\), expected \(timesteps, f",
+    ),
+    "a cell": (
+        option("r", cell={"class_name": "Dense", "config": {"name": "q", "units": 2}}),
+        "its cells are Dense, expected L",
+    ),
+    "no cell": (
+        option("r", cell={"class_name": "StackedRNNCells", "config": {"name": "q", "cells": []}}),
+        "its cells are none",
+    ),
+    "wrapped": (
+        option("b", layer={"class_name": "Dense", "config": {"name": "q", "units": 2, "activation": "relu"}}),
+        "it wraps Dense and GRU, expected recurrent layers",
+    ),
+    "variance": (
+        option("n", mean=[1.0], variance=[-1.0]),
+        "its variance is below 0 or not a number; adapt it again",
+    ),
+    "statistics": (
+        option("n", mean=[1.0, 2.0], variance=[1.0]),
+        r"it has numbers of shape \(2,\) for \(timesteps, 4\)",
+    ),
+    "shape": (
+        option("s", target_shape=[0]),
+        r"its shape is \[0\], expected sizes above 0 and at most one -1",
+    ),
+    "size": (
+        option("s", target_shape=[3, 1]),
+        r"it makes \[3, 1\] of \(2\), which is another number of values",
+    ),
+    "custom": (
+        entry(1, module="mine", registered_name="mine>LSTM"),
+        r"'l' \(LSTM\) is a class of its author: code of",
+    ),
+    "no features": (
+        option("start", batch_shape=[None, None, None]),
+        r"takes samples of shape \(None, None\), expected \(timesteps",
+    ),
+    "wide": (
+        option("start", batch_shape=[None, 5, 1 << 30]),
+        "takes 1073741824 features, expected at most 16384",
+    ),
+    "an open window": (
+        option("start", batch_shape=[None, None, 3]),
+        "its length is unknown; save the model with",
+    ),
+    "stateful": (option("l", stateful=True), "'l' .*is stateful, but the network gathers a window of 5 rows"),
+    "class": (
+        top(class_name="Network"),
+        "it is of the class 'Network', expected Sequential or Functional; code of a",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EDITED)
+def test_an_option_that_changes_the_computation_is_refused(base: bytes, tmp_path: Path, case: str) -> None:
+    change, message = EDITED[case]
+    with pytest.raises(ModelError, match=message):
+        read_keras(changed(base, tmp_path / "m.keras", change))
+
+
+def test_the_chain_of_these_cases_is_read(base: bytes, tmp_path: Path) -> None:
+    assert read_keras(changed(base, tmp_path / "m.keras", {})).window == 5
