@@ -301,6 +301,13 @@ class QState:
     quantization: Quantization
     initial: int = 0
 
+    def __post_init__(self) -> None:
+        if self.width < 1 or not self.quantization.low <= self.initial <= self.quantization.high:
+            raise ModelError(
+                f"state '{self.name}': {self.width} codes that begin as {self.initial}, expected 1 or more "
+                f"codes of {self.quantization.bits} bits"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class QScan:

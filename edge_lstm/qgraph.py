@@ -117,6 +117,10 @@ def _written(layer: QLayer, values: Sequence[QValue], problems: list[str]) -> QV
     wanted = 2 if isinstance(layer, (QAdd, QMul)) else 0 if isinstance(layer, QConstant) else 1
     if len(values) != wanted and not (isinstance(layer, QConcat) and len(values) >= 2):
         problems.append(f"'{layer.name}' reads {len(values)} values, expected {wanted}")
+    if isinstance(layer, QConcat) and len({value.sequence for value in values}) > 1:
+        problems.append(f"'{layer.name}' joins rows of a window with a vector; repeat the vector")
+    if isinstance(layer, QRepeat) and values[0].sequence:
+        problems.append(f"'{layer.name}' repeats the rows of a window, expected a vector")
     sequence = isinstance(layer, QRepeat) or any(value.sequence for value in values)
     if isinstance(layer, (QRow, QSumRows)):
         sequence = False
@@ -198,6 +202,8 @@ class QGraph:
             )
         if self.timesteps < 1 or self.lanes < 1:
             problems.append(f"timesteps {self.timesteps} and lanes {self.lanes}, expected 1 or more")
+        if self.window and self.last_only:
+            problems.append("last_only beside a window; keep the last row with a layer")
         gathering = [layer.name for layer in self.layers if gathers(layer)]
         if gathering and not self.window:
             problems.append(f"layer '{gathering[0]}' gathers a window, but the network has none")

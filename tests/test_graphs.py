@@ -10,6 +10,8 @@ import pytest
 from edge_lstm.errors import DataError, ModelError, raise_all
 from edge_lstm.graph import Channel, Dense, Graph, Lstm, Stream
 from edge_lstm.naming import identifier
+from edge_lstm.operators import QState, wide
+from edge_lstm.placing_operators import QConcat, QRepeat, QRow
 from edge_lstm.qgraph import QDense, QGraph, QLstm, Quantization
 from test_reference import one_unit
 
@@ -148,3 +150,28 @@ def test_scaling_to_the_network_and_back_is_the_identity() -> None:
 def test_any_text_becomes_a_c_identifier(text: str, name: str) -> None:
     assert identifier(text) == name
     assert name.isidentifier() and name.isascii()
+
+
+def test_operators_that_do_not_fit_the_rows_of_a_window_are_refused_together() -> None:
+    value = wide(-12)
+    layers = (QRow("last", value), QConcat("both", value), QRepeat("again", value))
+    with pytest.raises(ModelError) as caught:
+        QGraph(
+            "m",
+            layers,
+            Stream.unnamed(2),
+            window=4,
+            last_only=True,
+            sources=((-1,), (-1, 0), (1,)),
+            input=value,
+        )
+    for part in (
+        "'both' joins rows of a window with a vector",
+        "'again' repeats the rows",
+        "last_only beside a window",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(
+        ModelError, match=r"state 's': 3 codes that begin as 40000, expected 1 or more codes of 16"
+    ):
+        QState("s", 3, value, 40000)

@@ -67,6 +67,8 @@ def print_quantized(result: Quantized) -> None:
         ["tensor", "seen", "representable", "SNR dB", "saturated", "of"],
         rows,
     )
+    if not result.figures.drift:
+        return
     print_table(
         "Hidden state, int8 against float over the whole calibration stream",
         ["layer", "RMS error, first tenth", "last tenth", "largest error"],
