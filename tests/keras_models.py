@@ -149,3 +149,19 @@ def saved_graph(folder: Path) -> list[bytes]:
     y = k.Dense(2)(k.Concatenate()([k.Flatten()(context), k.RNN([k.LSTMCell(2), k.GRUCell(2)])(rows) * 2.0]))
     model = keras.Model(x, y)
     return [saved(model, folder, name).read_bytes() for name in ("m.keras", "m.h5")]
+
+
+def functional(layers: list[dict[str, Any]], output: list[Any]) -> Edit:
+    """The description of a functional model on an input 'x' of 5 rows and 2 features."""
+    start = {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 5, 2]}, "name": "x",
+             "inbound_nodes": []}  # fmt: skip
+    config = {"layers": [start, *layers], "input_layers": ["x", 0, 0], "output_layers": output}
+    return lambda _: json.dumps({"class_name": "Functional", "config": config}).encode()
+
+
+def call(name: str, *sources: str, kind: str = "Dropout", **options: Any) -> dict[str, Any]:
+    """A layer that is called once, on the first outputs of others."""
+    tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": [s, 0, 0]}} for s in sources]
+    args = [tensors if len(tensors) > 1 else tensors[0]]
+    return {"class_name": kind, "config": {"name": name, "trainable": True, **options}, "name": name,
+            "inbound_nodes": [{"args": args, "kwargs": {}}]}  # fmt: skip

@@ -178,7 +178,7 @@ def test_an_hdf5_file_with_weights_alone_is_named(graphs: list[bytes], tmp_path:
         read_keras(path)
     with h5py.File(path, "r+") as file:
         file.attrs["model_config"] = config + " " * (5 << 20)
-    with pytest.raises(ModelError, match="its model_config is larger than 4 MiB"):
+    with pytest.raises(ModelError, match="its model_config is larger than 1 MiB"):
         read_keras(path)
 
 

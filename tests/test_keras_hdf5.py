@@ -39,6 +39,15 @@ def assert_same(theirs: Any, node: Node) -> None:
             assert (array == member[()]).all()
 
 
+def compact(file: Any, name: str, values: Any) -> None:
+    """Store an array in its header."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_layout(h5py.h5d.COMPACT)
+    space, kind = h5py.h5s.create_simple(values.shape), h5py.h5t.py_create(values.dtype)
+    h5py.h5d.create(file.id, name.encode(), kind, space, options)
+    file[name][...] = values
+
+
 def test_groups_arrays_and_texts_are_those_of_the_library() -> None:
     rng = np.random.default_rng(1)
 
@@ -55,6 +64,7 @@ def test_groups_arrays_and_texts_are_those_of_the_library() -> None:
             file[f"kinds/{kind}"] = rng.integers(0, 100, (2, 3)).astype(kind)
         file["scalar"] = np.float32(2.5)
         file.create_dataset("deep", data=rng.normal(size=(2, 1, 3, 2)))
+        compact(file, "compact", rng.normal(size=(2, 3)))
         for number in range(30):  # its header goes on elsewhere
             file["scalar"].attrs[f"a{number}"] = "z" * 300
 
@@ -119,6 +129,11 @@ def test_what_keras_does_not_write_is_named(tmp_path: Path, case: str) -> None:
     content = written(fill, **options)
     with pytest.raises(Hdf5Error, match=message):
         Hdf5(content).root.open("a").array()
+
+
+def test_an_attribute_without_a_value_has_no_text() -> None:
+    root = Hdf5(written(lambda file: file.attrs.update(a=h5py.Empty("f4")))).root
+    assert root.attributes["a"].texts() == []
 
 
 def test_a_number_as_text_and_an_array_as_group_are_named() -> None:

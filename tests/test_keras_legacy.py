@@ -102,6 +102,22 @@ def test_the_hard_sigmoid_is_that_of_the_version(tmp_path: Path) -> None:
         assert_same(read_keras(path), windows, np.asarray(model(windows)))
 
 
+def test_a_threshold_of_keras_2_is_an_array_in_its_file(tmp_path: Path) -> None:
+    keras = keras_module()
+    k = keras.layers
+    model = keras.Sequential([keras.Input(SHAPE), k.Dense(3), k.ReLU(threshold=0.25, name="t"), k.Dense(2)])
+    path = write_keras2(saved(randomized(model, 4), tmp_path), tmp_path / "two.keras", NEW)
+
+    def edit(config: dict[str, Any]) -> None:
+        layer = config["config"]["layers"][2]
+        value = {"class_name": "__numpy__", "config": {"value": 0.25, "dtype": "float32"}}
+        layer.update(class_name="ThresholdedReLU", config={"name": "t", "trainable": True, "theta": value})
+
+    windows = np.random.default_rng(1).normal(0, 1.5, (11, *SHAPE)).astype(np.float32)
+    graph = read_keras(changed(path.read_bytes(), tmp_path / "m.keras", configured(edit)))
+    assert_same(graph, windows, np.asarray(model(windows)))
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A GRU that resets before the product, and a dense layer; as .keras and .h5 of Keras 2."""

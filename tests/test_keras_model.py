@@ -27,13 +27,6 @@ def keras() -> Any:
     return keras_module()
 
 
-@pytest.fixture(autouse=True)
-def fresh_names(keras: Any) -> None:
-    """Keras numbers unnamed layers through the whole process."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(3)
-
-
 def chain(keras: Any, *layers: Any, features: int = 3) -> Any:
     return keras.Sequential([keras.Input((None, features)), *layers])
 
@@ -145,13 +138,21 @@ def test_an_int8_model_of_keras_is_refused(keras: Any, tmp_path: Path) -> None:
         read_keras(saved(model, tmp_path))
 
 
+def test_the_last_row_of_a_window_of_open_length_is_a_stream(keras: Any, tmp_path: Path) -> None:
+    x = keras.Input((None, 3))
+    rows = keras.layers.GRU(2, return_sequences=True)(x)
+    graph = assert_read(randomized(keras.Model(x, keras.layers.Dense(2)(rows[:, -1])), 4), tmp_path)
+    assert graph.window == 0 and graph.made["last_only"] is True
+
+
 def test_one_row_without_an_axis_of_time_is_read(keras: Any, tmp_path: Path) -> None:
     k = keras.layers
-    model = keras.Sequential(
-        [keras.Input((3,)), k.Dense(4, activation="relu"), k.Reshape((1, 4)), k.LSTM(3), k.Dense(2)]
-    )
-    graph = assert_read(randomized(model, 6), tmp_path)
+    front = [keras.Input((3,)), k.Dense(4, activation="relu")]
+    model = randomized(keras.Sequential([*front, k.Reshape((1, 4)), k.LSTM(3), k.Dense(2)]), 6)
+    graph = assert_read(model, tmp_path)
     assert graph.window == 0 and graph.features == 3
+    twice = keras.Sequential([*front, k.RepeatVector(1), k.LSTM(3), k.Reshape((1, 3)), k.GRU(2), k.Dense(2)])
+    assert assert_read(randomized(twice, 7), tmp_path).window == 1
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])

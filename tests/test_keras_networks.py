@@ -153,6 +153,48 @@ def luong_attention(k: Any, rng: np.random.Generator, x: Any) -> Any:
     return k.Dense(2)(k.Concatenate()([k.Dot(axes=(1, 1))([rows, weights]), hidden]))
 
 
+def written_otherwise(k: Any, rng: np.random.Generator, x: Any) -> Any:
+    """The weights in front of the rows, a sum over rows and a vector, and a mean over two axes."""
+    ops, rows = keras_module().ops, k.GRU(2, return_sequences=True)(x)
+    context = ops.sum(k.Softmax(axis=1)(k.Dense(1)(rows)) * rows, axis=1)
+    product = ops.sum(rows * ops.expand_dims(context, 1), axis=1)
+    context = k.Average()([context, k.Dense(2)(ops.sum(x, axis=1))])
+    return k.Add()([context, product, ops.mean(rows, axis=[1, 2], keepdims=True)[:, 0]])
+
+
+def slices(k: Any, rng: np.random.Generator, x: Any) -> Any:
+    """Parts of tensors in every way that is written."""
+    ops = keras_module().ops
+    rows = k.SimpleRNN(4, return_sequences=True)(x)
+    turned = ops.flip(rows[:, None, ...][:, 0], axis=1)
+    column = ops.reshape(rows[..., 1:3], (-1, x.shape[1], 1, 2))[:, :, 0, ::-1]
+    first = ops.flip(rows[:, :1], axis=1)
+    last = rows[:, x.shape[1] - 1 :, :]
+    return k.Concatenate()(
+        [turned[:, 0], column[:, -1], first[:, 0], last[:, 0], turned[:, -1, 2:3], rows[:, 0, ::2]]
+    )
+
+
+def scaling(k: Any, rng: np.random.Generator, x: Any) -> Any:
+    count = x.shape[2]
+    scaled = k.Rescaling(rng.normal(size=count).tolist(), offset=0.3)(x)
+    back = k.Normalization(mean=rng.normal(size=count), variance=np.ones(count) * 2, invert=True)(scaled)
+    whole = k.Normalization(axis=None, mean=0.5, variance=0.1)(k.Dense(2, use_bias=False)(back))
+    return k.Rescaling(-2.0)(k.Activation("relu")(k.Rescaling(3.0, 1.0)(k.Activation("tanh")(whole))))
+
+
+def activation_objects(k: Any, rng: np.random.Generator, x: Any) -> Any:
+    y = k.Dense(3, activation=k.LeakyReLU(0.15))(k.Conv1D(3, 2, padding="causal", use_bias=False)(x))
+    return k.Dense(2, use_bias=False)(k.Flatten()(k.ReLU(negative_slope=0.1)(y)))
+
+
+def grid(k: Any, rng: np.random.Generator, x: Any) -> Any:
+    y = k.ConvLSTM1D(1, 1, use_bias=False, return_sequences=True, go_backwards=True)(
+        k.Reshape((-1, x.shape[2], 1))(x)
+    )
+    return k.Dense(2)(k.ConvLSTM1D(2, 1, go_backwards=True)(y))
+
+
 def operations(k: Any, rng: np.random.Generator, x: Any) -> Any:
     ops = keras_module().ops
     turned = ops.flip(ops.tanh(x[:, ::-1]), axis=1)
@@ -185,7 +227,8 @@ HEADS |= {
     function.__name__.replace("_", " "): function
     for function in (
         dot_attention, additive_attention, concat_attention, written_attention, repeated_attention,
-        luong_attention, operations, shared, nested,
+        luong_attention, written_otherwise, slices, scaling, activation_objects, grid, operations, shared,
+        nested,
     )
 }  # fmt: skip
 
@@ -218,7 +261,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str,
         results = dict(zip(heads, model(x, training=False), strict=True))
         found = {}
         for place, (name, tensor) in enumerate(heads.items()):
-            suffix = ("keras", "h5")[(number + place) % 2]
+            suffix = "h5" if (number + place) % len(DRAWS) else "keras"  # which takes longer to write
             path = saved(keras_module().Model(start, tensor), folder, f"{name}.{suffix}")
             found[name] = path, x, np.asarray(results[name])
         return found

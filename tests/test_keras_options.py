@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from edge_lstm.errors import ModelError
 from edge_lstm.importers.keras_model import read_keras
-from keras_models import WARNING, Edit, changed, edited, keras_module, saved
+from keras_models import WARNING, Edit, call, changed, edited, functional, keras_module, saved
 
 pytestmark = pytest.mark.filterwarnings(WARNING)
 
@@ -145,3 +146,104 @@ def test_an_option_that_changes_the_computation_is_refused(base: bytes, tmp_path
 
 def test_the_chain_of_these_cases_is_read(base: bytes, tmp_path: Path) -> None:
     assert read_keras(changed(base, tmp_path / "m.keras", {})).window == 5
+
+
+CONV = {"filters": 2, "kernel_size": [1], "strides": [1], "padding": "valid", "dilation_rate": [1],
+        "activation": "tanh"}  # fmt: skip
+GRID = {**CONV, "recurrent_activation": "tanh"}
+FLAT = call("f", "x", kind="Reshape", target_shape=[5, 2, 1])
+ROW = call("r", "x", kind="GetItem")
+ROW["inbound_nodes"][0]["args"] += [[{"class_name": "__slice__", "config": {}}, 0]]
+ROW["config"] = {"name": "r"}
+
+
+def taken(*key: Any) -> dict[str, Any]:
+    """x[:, key]"""
+    item = call("o", "x", kind="GetItem")
+    item["inbound_nodes"][0]["args"] += [[{"class_name": "__slice__", "config": {}}, *key]]
+    return {**item, "config": {"name": "o"}}
+
+
+STEP = {"class_name": "__slice__", "config": {"start": 0, "stop": 0}}
+ORPHANS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "groups": ([call("o", "x", kind="Conv1D", groups=3, **CONV)], "groups of 'o' is 3"),
+    "padding": ([FLAT, call("o", "f", kind="ConvLSTM1D", **{**GRID, "padding": "full"})], "of 'o' is 'full'"),
+    "kernel": (
+        [FLAT, call("o", "f", kind="ConvLSTM1D", **{**GRID, "kernel_size": [3]})],
+        "the kernel of 'o' is longer than its input",
+    ),
+    "ranks": ([ROW, call("o", "x", "r", kind="Concatenate", axis=-1)], "'o' reads .timesteps, 2. and .2."),
+    "shapes": ([call("f", "x", kind="Permute", dims=[2, 1]), call("o", "x", "f", kind="Add")],
+               "it joins .timesteps, 2. and .2, timesteps., expected one shape"),
+    "order": ([call("o", "x", kind="Permute", dims=[1, 1])], "it orders the axes as .0, 0., expected each"),
+    "order of text": ([call("o", "x", kind="Permute", dims=[1, 3])], "it orders the axes as .0, 2."),
+    "repeated rows": ([call("o", "x", kind="RepeatVector", n=5)], "'o' reads .timesteps, 2."),
+    "score": (
+        [ROW, call("q", "r", kind="Reshape", target_shape=[1, 2]),
+         call("o", "q", "x", kind="Attention", use_scale=False, score_mode="sum")],
+        "score_mode of 'o' is 'sum'",
+    ),
+    "many places": ([taken(0, 0, 0)], "'o' takes more axes than there are"),
+    "squeezed": (
+        [{**call("o", "x", kind="Squeeze"), "config": {"name": "o", "axis": 2}}], "it drops the axes .2. of"
+    ),
+    "no place": ([taken({"class_name": "__slice__", "config": {}}, STEP)], "'o' takes no feature"),
+    "places": ([taken([0, 1])], "it takes the places .0, 1., expected one or a slice"),
+    "two directions": (
+        [call("o", "x", kind="Bidirectional", merge_mode="sum",
+              layer=call("i", "x", kind="GRU", units=2),
+              backward_layer=call("j", "x", kind="GRU", units=2))],
+        "the two layers of 'o' do not fit together",
+    ),
+    "two shapes": (
+        [call("o", "x", kind="Bidirectional", merge_mode="sum",
+              layer=call("i", "x", kind="SimpleRNN", units=2, activation="tanh"),
+              backward_layer=call("j", "x", kind="GRU", units=3, activation="tanh",
+                                  recurrent_activation="tanh", go_backwards=True))],
+        "the two layers of 'o' write .2. and .3.",
+    ),
+    "two inputs": (
+        [call("o", "x", "x", kind="Bidirectional", merge_mode="sum",
+              layer=call("i", "x", kind="SimpleRNN", units=2, activation="tanh"))],
+        "it starts from a state that the network computes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ORPHANS)
+def test_a_description_that_keras_would_not_write_is_named(base: bytes, tmp_path: Path, case: str) -> None:
+    layers, message = ORPHANS[case]
+    change: dict[str, Edit | None] = {"config.json": functional(layers, [layers[-1]["name"], 0, 0])}
+    with pytest.raises(ModelError, match=message):
+        read_keras(changed(base, tmp_path / "m.keras", change))
+
+
+@pytest.mark.parametrize("layer", ["Flatten", "GlobalAveragePooling1D"])
+def test_a_window_of_open_length_cannot_be_gathered(tmp_path: Path, layer: str) -> None:
+    keras = keras_module()
+    k = keras.layers
+    x = keras.Input((None, 3))
+    pooled = k.GlobalAveragePooling1D()(x) if layer != "Flatten" else k.Softmax()(k.Flatten()(k.Dense(1)(x)))
+    with pytest.raises(ModelError, match="save the model with a fixed number"):
+        read_keras(saved(keras.Model(x, pooled), tmp_path))
+
+
+def test_a_dense_layer_of_a_window_of_open_length_is_refused(base: bytes, tmp_path: Path) -> None:
+    layers = [call("f", "x", kind="Flatten"), call("o", "f", kind="Dense", units=2, activation="relu")]
+    written = json.loads(functional(layers, ["o", 0, 0])(b""))
+    written["config"]["layers"][0]["config"]["batch_shape"] = [None, None, 2]
+    with pytest.raises(
+        ModelError, match="it reads a whole window, whose length is open; save the model with"
+    ):
+        read_keras(
+            changed(base, tmp_path / "m.keras", {"config.json": lambda _: json.dumps(written).encode()})
+        )
+
+
+def test_a_statistic_that_training_broke_is_refused(base: bytes, tmp_path: Path) -> None:
+    keras = keras_module()
+    layer = keras.layers.BatchNormalization(epsilon=1e-3)
+    model = keras.Sequential([keras.Input((5, 3)), layer])
+    layer.moving_variance.assign([-1.0, 1.0, 1.0])
+    with pytest.raises(ModelError, match="its moving variance is not above 0; the training diverged"):
+        read_keras(saved(model, tmp_path))

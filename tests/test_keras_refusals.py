@@ -216,6 +216,10 @@ LAYERS: dict[str, tuple[Build, str]] = {
         lambda k, x: k.Attention()([x[:, -1:], x[:, -1:]]),
         r"its values are \(1, 3\), expected",
     ),
+    "distributed code": (
+        lambda k, x: k.TimeDistributed(k.Lambda(lambda x: x, name="l"))(x),
+        r"model.keras': layer 'l' \(Lambda\) is not implemented; code of a file is never run",
+    ),
     "distributed": (
         lambda k, x: k.TimeDistributed(k.LSTM(2))(grid(k, x)),
         r"it reads \(3, 1\), expected \(timesteps",
@@ -246,6 +250,10 @@ OPERATIONS: dict[str, tuple[Build, str]] = {
         "it works along axis 0, expected one of the 2 axes after the batch",
     ),
     "flip": (lambda k, x: ops().flip(x, axis=2), "it turns the features of .* around; order the channels"),
+    "places": (
+        lambda k, x: ops().take(x, [0, 1], axis=1),
+        "Take.: it is not implemented",
+    ),
     "squeeze": (
         lambda k, x: ops().squeeze(x[:, :, :1] * 1.0),
         "it drops every axis of size 1, also the batch",

@@ -205,8 +205,11 @@ def test_what_an_operator_asks_for_and_no_layer_has_is_refused_by_name(name: str
 
 
 DAMAGED: dict[str, tuple[bytes, str]] = {
-    "direction": (operator(direction="sideways"), "direction 'sideways': no such thing is known"),
-    "attribute": (operator(hidden=3), "hidden: no such thing is known of this operator"),
+    "direction": (
+        operator(direction="sideways"),
+        "direction 'sideways', expected one of forward, reverse, bidirectional",
+    ),
+    "attribute": (operator(hidden=3), "it has no attribute hidden; export the model again"),
     "number of activations": (operator(activations=["Tanh"]), "1 activations, expected 3"),
     "bias": (operator(more={"B": np.zeros((1, 9))}), r"its B is \(1, 9\), expected \(1, 24\)"),
     "weights": (operator(more={"W": np.zeros((12, 2))}), "its weights W and R are not constants with 3 axes"),

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_lstm.emit.onnx_model import emit_onnx
 from edge_lstm.errors import EdgeLstmError, ModelError, UnsupportedModel
 from edge_lstm.graph import Channel, Graph, Stream
-from edge_lstm.importers.onnx_file import MAX_FILE_BYTES, Node
+from edge_lstm.importers.onnx_file import MAX_FILE_BYTES, is_onnx
 from edge_lstm.importers.onnx_model import read_onnx
+from edge_lstm.importers.onnx_node import Node
 from edge_lstm.importers.onnx_run import label_of
 from edge_lstm.layer_types import Attend, Conv1d, Dense, Function, Gru, Lstm, Merge, Repeat, Rnn, Row, Softmax
 from edge_lstm.reference.floating import run
@@ -57,7 +58,7 @@ NO_MODEL = {
     "text": (b"timestamp,pressure\n0,1.5\n", "is it an ONNX model, and whole?"),
     "a zip file": (b"PK\x03\x04" + bytes(100), "is it an ONNX model, and whole?"),
     "no nodes": (b"\x3a\x02\x12\x00", "it holds no graph of operators"),
-    "half a field": (b"\x3a\xff\x01\x0a", "bytes beyond its end"),
+    "half a field": (b"\x3a\xff\x01\x0a", "beyond the end, before byte 258"),
     "endless integer": (b"\x08" + b"\xff" * 20, "an integer without end at byte 1"),
     "unknown kind": (b"\x0b\x01", "a field of kind 3"),
     "many fields": (b"\x08\x01" * 300_000, "more than 200000 fields, expected a small network"),
@@ -69,6 +70,19 @@ NO_MODEL = {
 def test_what_is_no_onnx_model_is_told_apart(name: str) -> None:
     content, words = NO_MODEL[name]
     assert words in refused(content, ModelError)
+
+
+def test_onnx_models_are_known_by_their_content() -> None:
+    assert is_onnx(built([DENSE], outputs=["d"])) and is_onnx(emit_onnx(OWN["streaming"]))
+    others = [
+        b"",
+        b"PK\x03\x04",
+        b"\x1c\0\0\0TFL3",
+        b"\x89HDF\r\n\x1a\n",
+        b"time,p\n0,1\n",
+        b'H\x01\0\0\0\0\0\0{"w":',
+    ]
+    assert not any(is_onnx(content + bytes(range(256))) for content in others)
 
 
 def test_paths_name_the_file_in_messages_and_the_network(tmp_path: Path) -> None:

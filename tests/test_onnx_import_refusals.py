@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edge_lstm.errors import ModelError, UnsupportedModel
+from edge_lstm.importers.onnx_constants import FOLDS
+from edge_lstm.importers.onnx_file import OPSETS
 from edge_lstm.importers.onnx_model import read_onnx
+from edge_lstm.importers.onnx_nodes import CONVERTERS
+from edge_lstm.importers.onnx_schema import SCHEMAS
 from onnx_import_models import DENSE, FEATURES, ROWS, Operator, W, X, built, chain, rows
 
 
@@ -132,3 +137,31 @@ def test_senseless_numbers_are_named_with_their_node() -> None:
     with pytest.raises(ModelError, match="its statistics are not four constants of 3 features"):
         turned = chain(("Transpose", [], {"perm": [0, 2, 1]}), ("BatchNormalization", ["bias"] * 4, {}))
         read_onnx(built(turned, more={"bias": W["bias"]}))
+
+
+def test_the_inputs_and_attributes_of_each_operator_are_those_of_onnx() -> None:
+    """The union of the versions from 7 on, as the package onnx defines them."""
+    versions: dict[str, list[Any]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "" and schema.name in SCHEMAS and schema.since_version <= OPSETS[1]:
+            versions.setdefault(schema.name, []).append(schema)
+    assert set(versions) == {*CONVERTERS, *FOLDS} == set(SCHEMAS)
+    for name, schemas in versions.items():
+        ordered = sorted(schemas, key=lambda schema: int(schema.since_version))
+        first = max((place for place, schema in enumerate(ordered) if schema.since_version <= 7), default=0)
+        inputs = max(schema.max_input for schema in ordered[first:])
+        attributes = {attribute for schema in ordered[first:] for attribute in schema.attributes}
+        expected = (0 if inputs > 1000 else inputs, attributes)
+        assert SCHEMAS[name] == expected or onnx.defs.onnx_opset_version() < OPSETS[1], name
+        assert attributes <= SCHEMAS[name][1], name
+
+
+def test_inputs_and_attributes_that_an_operator_does_not_have_are_not_passed_over() -> None:
+    with pytest.raises(ModelError, match="Relu 'y': it has no attribute alpha; export the model again"):
+        read_onnx(built(chain(("Relu", [], {"alpha": 0.5}))))
+    with pytest.raises(ModelError, match="Relu 'y': 2 inputs, expected at most 1"):
+        read_onnx(built(chain(("Relu", ["half"], {}))))
+    turned = chain(
+        ("Transpose", [], {"perm": [0, 2, 1]}), ("BatchNormalization", ["vector"] * 4, {"spatial": 0})
+    )
+    assert "its statistics differ from row to row" in refusal(turned, opset=7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ QUERY_HINT = (
 )
 
 
-def summed(net: Network, name: str, x: Value, places: Sequence[int], keep: bool, mean: bool) -> Value:
+def summed(net: Network, name: str, x: Value, places: Iterable[int], keep: bool, mean: bool) -> Value:
     """The sum or the mean over axes.  keep: the axes stay, of size 1."""
     for place in sorted(places, reverse=True):
         if x.axes[place] is TIME:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 MODELS = ("Sequential", "Functional", "Model")
 CELLS = ("LSTMCell", "GRUCell", "SimpleRNNCell")
+MAX_RANK = 16  # axes of a tensor
 
 
 class Ref(NamedTuple):

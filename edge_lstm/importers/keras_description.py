@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from edge_lstm.importers.keras_config import MODELS, Call, LayerConfig, ModelConfig, Nth, Ref
+from edge_lstm.importers.keras_config import MAX_RANK, MODELS, Call, LayerConfig, ModelConfig, Nth, Ref, refs
 
-MAX_LAYERS = 1000  # also of calls: a network of a microcontroller has some dozens
+MAX_LAYERS = 2000  # and tensors that they read: a network of a microcontroller has some dozens
 MAX_DEPTH = 20  # of models in models
 MAX_NAME = 500  # letters
 
@@ -44,7 +44,7 @@ def is_custom(entry: Mapping[str, Any]) -> bool:
 
 @dataclass
 class _Reader:
-    """Reads one file.  count: layers and calls so far."""
+    """Reads one file.  count: layers and tensors so far."""
 
     legacy: bool
     count: int = 0
@@ -75,7 +75,7 @@ class _Reader:
             )
             for item in entries
         }
-        self._counted(sum(map(len, calls.values())))
+        self._counted(sum(len(list(refs([one.args, one.kwargs]))) for many in calls.values() for one in many))
         outputs = tuple(self._result(layers, Ref(*ref)) for ref in _leaves(config["output_layers"]))
         inputs = tuple(str(ref[0]) for ref in _leaves(config["input_layers"]))
         if not set(inputs) <= set(layers) or not inputs or not outputs:
@@ -86,7 +86,7 @@ class _Reader:
     def _counted(self, more: int) -> None:
         self.count += more
         if self.count > MAX_LAYERS:
-            raise ValueError(f"it has more than {MAX_LAYERS} layers or calls")
+            raise ValueError(f"it has more than {MAX_LAYERS} layers and tensors")
 
     def layer(self, entry: Mapping[str, Any], place: tuple[str | Nth, ...], depth: int) -> LayerConfig:
         self._counted(1)
@@ -226,6 +226,6 @@ def _input_shape(
     shape = next((value for value in found if value is not None), [None])
     sizes = shape[1:] if isinstance(shape, list) else [shape]
     wrong = [size for size in sizes if size is not None and (type(size) is not int or size < 1)]
-    if wrong:
+    if wrong or len(sizes) > MAX_RANK:
         raise ValueError(f"its input has the shape {shape!r}")
     return tuple(sizes)

@@ -21,8 +21,9 @@ from edge_lstm.importers.keras_hdf5 import SIGNATURE, Hdf5, Hdf5Error, Node
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 DESCRIPTION = "edge_lstm.json"  # written by training/model.py
 MAX_BYTES = 1 << 26  # of a file and of its weights
-MAX_TEXT = 1 << 22  # of a description
+MAX_TEXT = 1 << 20  # of a description: a layer takes about 2 kB
 MAX_MEMBERS = 1000
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python unpacks others whole, whatever they declare
 EXPECTED = "expected a .keras or .h5 file of Keras 2 or 3"
 
 # what Python's readers of zip and JSON, and ours of what they give, raise on damaged content
@@ -96,10 +97,11 @@ def _members(path: Path, content: bytes) -> dict[str, bytes]:
         raise ModelError(f"{path}: a zip file of more than {MAX_MEMBERS} members, {EXPECTED}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
-            wanted = [name for name in limits if name in sizes]
-            large = [name for name in wanted if sizes[name] > limits[name]]
-            members = {} if large else {name: archive.read(name) for name in wanted}
+            found = {info.filename: info for info in archive.infolist() if info.filename in limits}
+            large = [name for name, info in found.items() if info.file_size > limits[name]]
+            if any(info.compress_type not in PLAIN for info in found.values()):
+                raise zipfile.BadZipFile("packed in a way that Keras does not use")
+            members = {} if large else {name: _read(archive, info) for name, info in found.items()}
     except DAMAGE as error:
         raise ModelError(f"{path}: a damaged or truncated zip file, {EXPECTED}") from error
     if large:
@@ -107,6 +109,12 @@ def _members(path: Path, content: bytes) -> dict[str, bytes]:
             f"{path}: its {large[0]} is larger than {limits[large[0]] >> 20} MiB, expected a small network"
         )
     return members
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member, of which no more is unpacked than it declares."""
+    with archive.open(info) as member:
+        return member.read(info.file_size + 1)
 
 
 def _open_hdf5(path: Path, content: bytes) -> KerasFile:

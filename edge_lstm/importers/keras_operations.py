@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.importers.keras_attention import contracted, summed
-from edge_lstm.importers.keras_config import LayerConfig
+from edge_lstm.importers.keras_config import MAX_RANK, LayerConfig
 from edge_lstm.importers.keras_functions import activated, layer_steps, number, softmax, stepped
 from edge_lstm.importers.keras_layers import arithmetic, concatenate, linear
 from edge_lstm.importers.keras_values import (
@@ -96,9 +96,7 @@ def _sum(net: Network, layer: LayerConfig, args: Sequence[Any], options: Options
     if axis is None:
         raise Refused("it is over all axes, also over the batch; name the axis")
     rank = len(args[0].axes)
-    places = [position(one, rank) for one in (axis if isinstance(axis, list) else [axis])]
-    if len(set(places)) != len(places):
-        raise ValueError(f"'{layer.name}' names an axis twice")
+    places = {position(one, rank) for one in (axis if isinstance(axis, list) else [axis])}
     return summed(net, layer.name, args[0], places, bool(options.get("keepdims")), layer.kind == "Mean")
 
 
@@ -124,8 +122,6 @@ def _reshape(net: Network, layer: LayerConfig, args: Sequence[Any], options: Opt
     shape = options.get("newshape", args[1] if len(args) > 1 else None)
     if not isinstance(shape, list) or not shape or shape[0] not in (-1, None):
         raise Refused(f"its shape is {shape}, expected one that starts with -1 for the batch")
-    if -1 in shape[1:]:
-        raise Refused(f"its shape {shape} has -1 twice; name the size")
     return reshaped(net, args[0], shape[1:])
 
 
@@ -167,7 +163,7 @@ def _get_item(net: Network, layer: LayerConfig, args: Sequence[Any], options: Op
     x: Value = args[0]
     key = args[1]
     key = key if isinstance(key, list) else [key]
-    if not key or _whole(key[0]) is not True:
+    if not key or len(key) > MAX_RANK or not _whole(key[0]):
         raise Refused("it takes a part of the batch")
     dots = [place for place, part in enumerate(key) if isinstance(part, Mapping) and "class_name" in part]
     if dots:  # an ellipsis: all axes between
@@ -205,6 +201,8 @@ def _picked(net: Network, layer: LayerConfig, x: Value, place: int, part: Any) -
         if keep
         else slice(part, part + 1 or None)
     )
+    if x.axes[place] == 1 and len(range(1)[span]) == 1:
+        return x if keep else replace(x, axes=(*x.axes[:place], *x.axes[place + 1 :]))
     if x.axes[place] is not TIME:
         return _features(net, layer, x, place, span, keep)
     if span == slice(None, None, -1):

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_lstm.graph import INPUT
 from edge_lstm.importers.draft import Affine, Draft
-from edge_lstm.importers.keras_config import LayerConfig
+from edge_lstm.importers.keras_config import MAX_RANK, LayerConfig
 from edge_lstm.importers.keras_weights import Weights
 from edge_lstm.layer_types import Conv1d, Dense, Layer, Merge, Recurrent, Repeat
 
@@ -196,8 +196,8 @@ def joined(net: Network, name: str, mode: str, values: Sequence[Value]) -> Value
 def reshaped(net: Network, x: Value, target: Sequence[Any]) -> Value:
     """``x`` with other axes; rows must stay rows.  target: sizes without the batch, -1 for what is left."""
     sizes = [size if isinstance(size, int) and not isinstance(size, bool) else 0 for size in target]
-    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise Refused(f"its shape is {list(target)}, expected sizes above 0 and at most one -1")
+    if len(sizes) > MAX_RANK or any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise Refused(f"its shape is {str(target)[:60]}, expected sizes above 0 and at most one -1")
     timed = TIME in x.axes
     total = x.width * (net.window if timed else 1)
     rest = math.prod(size for size in sizes if size != -1)

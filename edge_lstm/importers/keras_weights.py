@@ -74,6 +74,9 @@ class Weights:
     damage: list[str] = field(default_factory=list)
     order: dict[str, tuple[str, int]] = field(default_factory=dict)  # of an .h5 file: group and number in it
     sizes: Counter[str] = field(default_factory=Counter)  # arrays in each of these groups
+    numbered: dict[tuple[int, str], list[str]] = field(
+        default_factory=dict
+    )  # groups of a class in a container
 
     def __post_init__(self) -> None:
         if self.file.whole:
@@ -121,11 +124,20 @@ class Weights:
         node = self.file.weights
         cell = ("cell",) if layer.kind in WITH_CELL else ()
         for step in (*layer.place, *cell, "vars"):
-            node = _nth(node, step) if isinstance(step, Nth) else _step(node, step)
+            node = self._nth(node, step) if isinstance(step, Nth) else _step(node, step)
         owner = node.attributes["name"].texts() if "name" in node.attributes else []
         if owner and not cell and isinstance(layer.place[-1], Nth) and owner != [layer.name]:
             raise Hdf5Error(f"{node.name} holds those of '{owner[0]}'")
         return node.open(str(names_of(layer).every.index(name)))
+
+    def _nth(self, node: Node, step: Nth) -> Node:
+        key = (node.address, step.kind)
+        if key not in self.numbered:
+            self.numbered[key] = _numbered(node, step.kind)
+        names = self.numbered[key]
+        if step.number >= len(names):
+            raise Hdf5Error(f"{node.name} has {len(names)} groups for layers of class {step.kind}")
+        return node.open(names[step.number])
 
     def _in_list(self, layer: LayerConfig, name: str) -> Node:
         group, number = self.order[f"{id(layer)}/{name}"]
@@ -143,17 +155,15 @@ def _step(node: Node, name: str) -> Node:
     return node.open(OLD_CONTAINER if old else name)
 
 
-def _nth(node: Node, step: Nth) -> Node:
-    """Keras calls the second LSTM of a container lstm_1, early Keras 2 may count in twos."""
-    pattern = re.compile("|".join(rf"{re.escape(name)}(?:_(\d+))?" for name in snake_cases(step.kind)))
+def _numbered(node: Node, kind: str) -> list[str]:
+    """Keras calls the second LSTM of a container lstm_1; early Keras 2 may count in twos."""
+    pattern = re.compile("|".join(rf"{re.escape(name)}(?:_(\d{{1,6}}))?" for name in snake_cases(kind)))
     found = {}
     for name in node.members:
         match = pattern.fullmatch(name)
         if match:
             found[int(next((digits for digits in match.groups() if digits), 0))] = name
-    if step.number >= len(found):
-        raise Hdf5Error(f"{node.name} has {len(found)} groups for layers of class {step.kind}")
-    return node.open(found[sorted(found)[step.number]])
+    return [name for _, name in sorted(found.items())]
 
 
 def snake_cases(kind: str) -> Sequence[str]:

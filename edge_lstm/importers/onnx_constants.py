@@ -248,9 +248,12 @@ FOLDS: dict[str, Callable[[Node, Inputs, Budget], Array | Refused]] = {
     "ReduceMax": _reduced(np.max),
     "ReduceMin": _reduced(np.min),
     "Div": _elementwise(_divided),
+    "Mod": lambda node, inputs, budget: _elementwise(np.fmod if node.integer("fmod") else np.mod)(
+        node, inputs, budget
+    ),
 }
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Mod": np.mod, "Pow": np.power, "Neg": np.negative,
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Pow": np.power, "Neg": np.negative,
     "Abs": np.abs, "Sqrt": np.sqrt, "Reciprocal": np.reciprocal, "Exp": np.exp, "Floor": np.floor,
     "Ceil": np.ceil, "Min": lambda *arrays: np.minimum.reduce(np.broadcast_arrays(*arrays)),
     "Max": lambda *arrays: np.maximum.reduce(np.broadcast_arrays(*arrays)), "Equal": np.equal,

@@ -157,6 +157,8 @@ def _kernel(net: Network, kernel: Array, features: int, groups: int) -> Array:
 def normalization(net: Network, node: Node, inputs: Sequence[Value | None]) -> Flow:
     """A trained BatchNormalization: a factor and an offset for each feature."""
     flow = net.as_features(flow_at(inputs), 1)
+    if not node.integer("spatial", 1):
+        raise UnsupportedModel("its statistics differ from row to row (spatial 0)")
     if node.integer("training_mode") or len([name for name in node.outputs if name]) > 1:
         raise UnsupportedModel("it is in training mode; export the model after model.eval()")
     arrays = constants(inputs)[1:5]

@@ -161,6 +161,14 @@ def _numbers(message: wire.Message, kind: int) -> Array:
     return values.astype(bool if kind == 9 else np.int64)
 
 
+def is_onnx(content: bytes) -> bool:
+    """Whether the bytes are a message with a graph, as every ONNX model is; it may still be damaged."""
+    try:
+        return 7 in wire.Reader().message(memoryview(content))
+    except ModelError:
+        return False
+
+
 def parse(content: bytes, given: Mapping[str, Array]) -> OnnxFile:
     """Read a model.  given: values of graph inputs that the caller has.
 

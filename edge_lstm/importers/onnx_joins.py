@@ -110,7 +110,7 @@ def restacked(net: Network, parts: Sequence[Part], depth: int = 0) -> Part | Non
     if any(part.row is not None or part.layer < 0 for part in parts):
         return None
     layers = [net.draft.layers[part.layer] for part in parts]
-    if not isinstance(layers[0], (Dense, Affine, Activation)) or not _equal(layers):
+    if not isinstance(layers[0], (Dense, Affine, Activation)) or not equal(layers):
         return None
     sources = [_part_of(net, net.draft.sources[part.layer][0]) for part in parts]
     whole = restacked(net, sources, depth + 1)
@@ -128,7 +128,7 @@ def _part_of(net: Network, source: int) -> Part:
     return Part(source, 0)
 
 
-def _equal(layers: Sequence[Layer | Affine]) -> bool:
+def equal(layers: Sequence[Layer | Affine]) -> bool:
     """Whether ``layers`` differ in nothing but their names."""
     first = layers[0]
     names = [entry.name for entry in fields(first) if entry.name != "name"]

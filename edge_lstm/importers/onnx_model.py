@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ import numpy as np
 
 from edge_lstm.errors import ModelError, UnsupportedModel, raise_all
 from edge_lstm.graph import INPUT, Graph
-from edge_lstm.importers.draft import Affine
 from edge_lstm.importers.onnx_file import FLOATS, MAX_FILE_BYTES, Info, OnnxFile, parse
 from edge_lstm.importers.onnx_flow import BATCH, FEATURE, TIME, Axis, Flow, Network, Part
+from edge_lstm.importers.onnx_joins import equal
 from edge_lstm.importers.onnx_metadata import Description, decode, decode_states
 from edge_lstm.importers.onnx_node import Array
 from edge_lstm.importers.onnx_outputs import Result, result_of
 from edge_lstm.importers.onnx_run import DAMAGE, Meaning, Problem, meanings, operator_problems
 from edge_lstm.importers.onnx_states import StateInput, state_inputs
-from edge_lstm.layer_types import Layer
 from edge_lstm.naming import identifier
 
 # what the axes of the input may mean, by their number; the first that fits is taken
@@ -75,8 +74,7 @@ def read_onnx(source: Path | bytes, constants: Mapping[str, np.ndarray[Any, Any]
         sequence, others = _inputs(file, problems)
         attempt = None if sequence is None else _best(file, sequence, others, given, initial, problems)
         _raise_problems(where, problems)
-        if attempt is None:
-            raise ModelError(f"{where}: it has no input")
+        assert attempt is not None  # else there was a problem
         return _graph(where, stem, file, description, attempt)
 
 
@@ -148,7 +146,7 @@ def _best(
         if not found and len(attempts) == 2 and not _same(*attempts):
             found = [Problem(False, "what it computes depends on how many rows or streams it gets; export it "
                              "with a fixed number of rows")]  # fmt: skip
-        if not found:
+        if not found and not problems:
             return attempts[0]
         reached = max((attempt.reached for attempt in attempts), default=0)
         failed.append((not any(problem.axes for problem in found), reached, found))
@@ -198,16 +196,7 @@ def _same(first: Attempt, second: Attempt) -> bool:
     """Whether two attempts made the same network."""
     a, b = first.net.draft, second.net.draft
     return a.sources == b.sources and all(
-        _equal(one, other) for one, other in zip(a.layers, b.layers, strict=True)
-    )
-
-
-def _equal(one: Layer | Affine, other: Layer | Affine) -> bool:
-    return type(one) is type(other) and all(
-        np.array_equal(getattr(one, entry.name), getattr(other, entry.name))
-        if isinstance(getattr(one, entry.name), np.ndarray)
-        else getattr(one, entry.name) == getattr(other, entry.name)
-        for entry in fields(one)
+        equal([one, other]) for one, other in zip(a.layers, b.layers, strict=True)
     )
 
 

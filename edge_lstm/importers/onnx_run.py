@@ -16,6 +16,7 @@ from edge_lstm.importers.onnx_file import OnnxFile
 from edge_lstm.importers.onnx_flow import Flow, Network, WrongAxes
 from edge_lstm.importers.onnx_node import Array, Node, Refused
 from edge_lstm.importers.onnx_nodes import CONVERTERS, converted
+from edge_lstm.importers.onnx_schema import SCHEMAS, check
 
 Meaning = Flow | Array | Refused
 # what Python and NumPy raise on senseless sizes and numbers
@@ -121,6 +122,8 @@ def _written(net: Network, node: Node, found: Mapping[str, Meaning], budget: Bud
     refused = [value for value in inputs if isinstance(value, Refused)]
     if refused or node.domain:
         return [next((value for value in refused if value.reason), Refused())]
+    if node.op in SCHEMAS:
+        check(node)
     constant = not any(isinstance(value, Flow) for value in inputs)
     if (constant and node.op in FOLDS) or (node.op == "Split" and constant):
         return list(fold(node, [value for value in inputs if not isinstance(value, (Flow, Refused))], budget))

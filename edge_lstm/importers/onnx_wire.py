@@ -52,8 +52,8 @@ class Reader:
                 else:
                     raise ModelError(f"a field of kind {kind} at byte {place}, which no field has")
                 value, place = content[place : place + length], place + length
-            if place > end:
-                raise ModelError(f"a field of {place - end} bytes beyond its end")
+            if place > end or key < 8:
+                raise ModelError(f"a field without a number, or beyond the end, before byte {place}")
             found.setdefault(key >> 3, []).append(value)
         return found
 
