@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.importers import keras_hdf5
-from edge_lstm.importers.keras_hdf5 import Hdf5, Hdf5Error, Node
-from edge_lstm.importers.keras_weights import texts_of
+from edge_lstm.importers.keras_hdf5 import Hdf5, Hdf5Error, Node, texts_of
 
 
 def written(fill: Callable[[Any], object], **options: Any) -> bytes:

@@ -202,6 +202,7 @@ ORPHANS: dict[str, tuple[list[dict[str, Any]], str]] = {
                                   recurrent_activation="tanh", go_backwards=True))],
         "the two layers of 'o' write .2. and .3.",
     ),
+    "a cell alone": ([call("o", "x", kind="GRUCell", units=2)], "it is called by itself; cells belong into"),
     "two inputs": (
         [call("o", "x", "x", kind="Bidirectional", merge_mode="sum",
               layer=call("i", "x", kind="SimpleRNN", units=2, activation="tanh"))],

@@ -106,9 +106,10 @@ def attend(
     if layer.flag("use_scale"):
         loaded = net.weights.load(layer, {"scale": (keys.width,) if additive else ()})["scale"]
         scale = scale * loaded
-    if not additive and layer.options["score_mode"] == "concat":
+    mode = "additive" if additive else layer.options.get("score_mode", "dot")
+    if mode == "concat":
         index = _concat_score(net, layer, query, keys, values, float(scale[0]))
-    elif additive or layer.options["score_mode"] == "dot":
+    elif mode in ("additive", "dot"):
         index = attention(
             net.draft,
             layer.name,
@@ -119,7 +120,7 @@ def attend(
             scale=scale.tolist(),
         )
     else:
-        raise ValueError(f"score_mode of '{layer.name}' is {layer.options['score_mode']!r}")
+        raise ValueError(f"score_mode of '{layer.name}' is {mode!r}")
     context = net.known(index, Value(index, (1, values.width), rows=False))
     weights = net.known(index - 1, Value(index - 1, (1, TIME), rows=True, flipped=keys.flipped))
     return (context, weights) if kwargs.get("return_attention_scores") else (context,)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 MODELS = ("Sequential", "Functional", "Model")
-CELLS = ("LSTMCell", "GRUCell", "SimpleRNNCell")
 MAX_RANK = 16  # axes of a tensor
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_lstm.errors import ModelError, UnsupportedModel
-from edge_lstm.importers.keras_hdf5 import SIGNATURE, Hdf5, Hdf5Error, Node
+from edge_lstm.importers.keras_hdf5 import SIGNATURE, Hdf5, Hdf5Error, Node, texts_of
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 DESCRIPTION = "edge_lstm.json"  # written by training/model.py
@@ -120,18 +120,17 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def _open_hdf5(path: Path, content: bytes) -> KerasFile:
     try:
         root = Hdf5(content).root
-        texts = {name: attribute.texts() for name, attribute in root.attributes.items()}
+        texts = {name: "".join(texts_of(root, name)) for name in ("model_config", "keras_version")}
         weights = root.members.get("model_weights")
     except Hdf5Error as error:
         raise ModelError(f"{path}: a damaged HDF5 file: {error}; save the model again") from error
-    if "model_config" not in texts or weights is None:
+    if not texts["model_config"] or weights is None:
         raise ModelError(
             f"{path}: an HDF5 file without the model's description, {EXPECTED}; "
             "save the whole model (model.save), not its weights alone"
         )
-    config = _parsed(path, "model_config", "".join(texts["model_config"]).encode())
-    version = _version(path, "".join(texts.get("keras_version", [])))
-    return KerasFile(path, version, config, weights, True)
+    config = _parsed(path, "model_config", texts["model_config"].encode())
+    return KerasFile(path, _version(path, texts["keras_version"]), config, weights, True)
 
 
 def _parsed(path: Path, name: str, content: bytes) -> dict[str, Any]:

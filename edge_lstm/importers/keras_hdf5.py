@@ -311,3 +311,15 @@ def shape(file: Hdf5, start: int) -> tuple[int, ...]:
     if version == 2 and kind == 2:  # no value at all
         return (0,)
     return file.unpack(f"{rank}Q", start + (8 if version == 1 else 4))
+
+
+def texts_of(node: Node, name: str) -> list[str]:
+    """The strings of an attribute, which Keras cuts into NAME0, NAME1 ... where they are long; [] without."""
+    if name in node.attributes:
+        return node.attributes[name].texts()
+    texts: list[str] = []
+    number = 0
+    while f"{name}{number}" in node.attributes:
+        texts += node.attributes[f"{name}{number}"].texts()
+        number += 1
+    return texts

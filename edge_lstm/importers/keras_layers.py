@@ -81,14 +81,9 @@ def _dense_window(net: Network, layer: LayerConfig, x: Value) -> Value:
     return activated(net, layer.name, y, layer.options["activation"])
 
 
-def conv1d(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
-    """Causal, or with a kernel of one row, or behind the zeros that make it causal."""
-    padded = inputs[0].padded
-    readable(replace(inputs[0], padded=0))
-    x = net.sequence(layer, replace(inputs[0], padded=0))
-    filters, size = layer.count("filters"), layer.count("kernel_size")
-    dilation, groups = layer.count("dilation_rate"), layer.count("groups") if "groups" in layer.options else 1
-    padding, reach = layer.options["padding"], (size - 1) * dilation
+def _check_causal(layer: LayerConfig, x: Value, padded: int, reach: int) -> None:
+    """Refused where a row would see later rows.  padded: zeros in front.  reach: rows seen before its own."""
+    padding, size = layer.options["padding"], layer.count("kernel_size")
     if layer.count("strides") != 1:
         raise Refused(
             f"it has strides={layer.options['strides']}, expected 1; a device writes one row for each"
@@ -103,6 +98,14 @@ def conv1d(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
         )
     if reach and x.flipped:
         raise Refused("it reads rows in reverse (go_backwards); put the convolution before that layer")
+
+
+def conv1d(net: Network, layer: LayerConfig, inputs: Sequence[Value]) -> Value:
+    """Causal, or with a kernel of one row, or behind the zeros that make it causal."""
+    x = net.sequence(layer, readable(replace(inputs[0], padded=0)))
+    filters, size, dilation = (layer.count(name) for name in ("filters", "kernel_size", "dilation_rate"))
+    groups = layer.count("groups") if "groups" in layer.options else 1
+    _check_causal(layer, x, inputs[0].padded, (size - 1) * dilation)
     if x.width % groups or filters % groups:
         raise ValueError(f"groups of '{layer.name}' is {groups}")
     shapes: dict[str, tuple[int, ...]] = {"kernel": (size, x.width // groups, filters)}

@@ -108,6 +108,8 @@ class Walk:
             return self._each_row(layer, inputs)
         if layer.kind in ATTENTION:
             return attend(self.net, layer, inputs, kwargs)
+        if layer.kind not in CONVERTERS:
+            raise Refused("it is called by itself; cells belong into an RNN layer")
         made = CONVERTERS[layer.kind](self.net, layer, inputs)
         return made if isinstance(made, tuple) else (made,)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_lstm.importers.keras_config import CELLS, MODELS, LayerConfig, ModelConfig, refs
+from edge_lstm.importers.keras_config import LayerConfig, ModelConfig, refs
 
 # nothing at inference
 TRAINING_ONLY = (
@@ -73,7 +73,6 @@ HINTS = {
     "PReLU": "use LeakyReLU", "CuDNNLSTM": "build the model with LSTM and load the weights into it",
     "CuDNNGRU": "build the model with GRU(reset_after=True) and load the weights into it",
     "Minimum": "use Add, Average or Multiply", "Maximum": "use Add, Average or Multiply",
-    "Bidirectional": "apply it to an LSTM, GRU or SimpleRNN",
 }  # fmt: skip
 OPTION_HINTS = {
     "data_format": "put the channels last",
@@ -166,6 +165,3 @@ def _policy_problems(where: str, policy: Any) -> list[str]:
     if policy in POLICIES or policy is None:
         return []
     return [f"{where} has dtype {policy}, expected float32; quantize the float model with this toolkit"]
-
-
-__all__ = ["CELLS", "MODELS", "READ", "TRAINING_ONLY", "call_problems", "layer_problems", "model_problems"]

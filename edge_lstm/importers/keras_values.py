@@ -224,7 +224,7 @@ def reshaped(net: Network, x: Value, target: Sequence[Any]) -> Value:
 
 def permuted(x: Value, order: Sequence[Any]) -> Value:
     """``x`` with its axes in another order; Refused where that moves features among themselves."""
-    if sorted(order, key=str) != sorted(range(len(x.axes))):
+    if sorted(map(str, order)) != sorted(map(str, range(len(x.axes)))):
         raise Refused(f"it orders the axes as {list(order)}, expected each of the {len(x.axes)} axes once")
     axes = tuple(x.axes[place] for place in order)
     kept = [place for place in order if x.axes[place] is not TIME and x.axes[place] != 1]

@@ -17,15 +17,11 @@ from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import ModelError
 from edge_lstm.importers.keras_config import LayerConfig, ModelConfig, Nth
 from edge_lstm.importers.keras_file import KerasFile
-from edge_lstm.importers.keras_hdf5 import Hdf5Error, Node
+from edge_lstm.importers.keras_hdf5 import Hdf5Error, Node, texts_of
 
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "LSTMCell", "GRUCell", "SimpleRNNCell", "ConvLSTM1D")
-WITH_CELL = (
-    "LSTM",
-    "GRU",
-    "SimpleRNN",
-    "ConvLSTM1D",
-)  # a .keras file keeps their weights in the group 'cell'
+# a .keras file keeps the weights of these in a group 'cell'
+WITH_CELL = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D")
 MAX_WEIGHTS = 1 << 24  # of a network
 OLD_CONTAINER = "_layer_checkpoint_dependencies"  # 'layers' in .keras files of Keras 2.12 to 2.14
 
@@ -66,17 +62,20 @@ def names_of(layer: LayerConfig) -> Names:
 
 @dataclass
 class Weights:
-    """Gives every layer its arrays.  used: numbers given away so far.  damage: what is wrong with them."""
+    """Gives every layer its arrays.
+
+    used: numbers given away so far.  damage: what is wrong with them.  order: where a weight lies in an .h5
+    file, its group and its place there; sizes: arrays in each of these groups.  numbered: the groups of a
+    class in a container of a .keras file.
+    """
 
     file: KerasFile
     model: ModelConfig
     used: int = 0
     damage: list[str] = field(default_factory=list)
-    order: dict[str, tuple[str, int]] = field(default_factory=dict)  # of an .h5 file: group and number in it
-    sizes: Counter[str] = field(default_factory=Counter)  # arrays in each of these groups
-    numbered: dict[tuple[int, str], list[str]] = field(
-        default_factory=dict
-    )  # groups of a class in a container
+    order: dict[str, tuple[str, int]] = field(default_factory=dict)
+    sizes: Counter[str] = field(default_factory=Counter)
+    numbered: dict[tuple[int, str], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.file.whole:
@@ -171,18 +170,6 @@ def snake_cases(kind: str) -> Sequence[str]:
     plain = re.sub(r"\W+", "", kind)
     names = [re.sub(pattern, r"\1_\2", plain) for pattern in ("(.)([A-Z][a-z]+)", "(.)([A-Z][a-z0-9]+)")]
     return list(dict.fromkeys(re.sub("([a-z])([A-Z])", r"\1_\2", name).lower() for name in names))
-
-
-def texts_of(node: Node, name: str) -> list[str]:
-    """A list of strings, which Keras cuts into NAME0, NAME1 ... where it is long."""
-    if name in node.attributes:
-        return node.attributes[name].texts()
-    texts: list[str] = []
-    number = 0
-    while f"{name}{number}" in node.attributes:
-        texts += node.attributes[f"{name}{number}"].texts()
-        number += 1
-    return texts
 
 
 def trained(layer: LayerConfig) -> Iterator[str]:
