@@ -228,8 +228,3 @@ class Graph:
     def rows(self) -> int:
         """Rows that one run writes: ``window`` or 1."""
         return self.window if self.window and self.values[-1].sequence else 1
-
-    def inputs_of(self, index: int) -> tuple[Value, ...]:
-        """The values that layer ``index`` reads."""
-        whole = Value(self.features, True)
-        return tuple(self.values[source] if source >= 0 else whole for source in self.sources[index])

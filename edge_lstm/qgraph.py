@@ -117,8 +117,6 @@ def _written(layer: QLayer, values: Sequence[QValue], problems: list[str]) -> QV
     wanted = 2 if isinstance(layer, (QAdd, QMul)) else 0 if isinstance(layer, QConstant) else 1
     if len(values) != wanted and not (isinstance(layer, QConcat) and len(values) >= 2):
         problems.append(f"'{layer.name}' reads {len(values)} values, expected {wanted}")
-    if isinstance(layer, QConcat) and len({value.sequence for value in values}) > 1:
-        problems.append(f"'{layer.name}' joins rows of a window with a vector; repeat the vector")
     if isinstance(layer, QRepeat) and values[0].sequence:
         problems.append(f"'{layer.name}' repeats the rows of a window, expected a vector")
     sequence = isinstance(layer, QRepeat) or any(value.sequence for value in values)
@@ -207,9 +205,19 @@ class QGraph:
         gathering = [layer.name for layer in self.layers if gathers(layer)]
         if gathering and not self.window:
             problems.append(f"layer '{gathering[0]}' gathers a window, but the network has none")
+        if self.window != 1 and len(values) == len(self.layers):  # one row is a vector too
+            problems += self._mixtures()
         if self.detector is not None and not problems:
             problems += self._detector_problems(self.detector)
         return problems
+
+    def _mixtures(self) -> list[str]:
+        found = []
+        for layer, reads in zip(self.layers, self.sources, strict=True):
+            sequences = {source == INPUT or self.values[source].sequence for source in reads}
+            if isinstance(layer, QConcat) and len(sequences) > 1:
+                found.append(f"'{layer.name}' joins rows of a window with a vector; repeat the vector")
+        return found
 
     def _detector_problems(self, detector: QDetector) -> list[str]:
         problems = []

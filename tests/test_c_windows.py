@@ -87,12 +87,6 @@ def test_the_last_rows_of_two_directions_take_two_rows_of_memory_each() -> None:
     assert "state->lstm_0_hidden[0], state->" in text  # after an even number of rows
 
 
-def test_a_file_that_gives_only_the_last_row_of_a_window_gives_one() -> None:
-    qgraph = replace(network("n", QRelu("relu", Q8), window=4), last_only=True)
-    codes = random_codes(1, 12, 3)
-    assert_same_codes(HostExecutor(qgraph).run(codes), np.maximum(codes, 3)[3::4], "last")
-
-
 def test_rows_that_are_no_whole_windows_are_refused() -> None:
     with pytest.raises(DataError, match="model 'both' takes windows of 7 rows, got 9 rows; give a multiple"):
         HostExecutor(bidirectional()).run(np.zeros((9, 3), np.int8))

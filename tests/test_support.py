@@ -14,13 +14,16 @@ from conftest import ROOT, missing
 from edge_lstm.cli import main
 from edge_lstm.cli.layers import markdown_table
 from edge_lstm.emit.tflite_model import emit_tflite
-from edge_lstm.errors import MissingTool, ModelError
+from edge_lstm.errors import MissingTool, ModelError, UnsupportedModel
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.streams import mixed_stream
 from edge_lstm.importers.any_model import kind_of
+from edge_lstm.importers.draft import Affine, Draft
 from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.layer_types import TANH, Activation
 from edge_lstm.qgraph import QGraph
 from edge_lstm.quantizer import QuantizeConfig, quantize
+from edge_lstm.reference import floating
 from edge_lstm.verbs.convert import convert
 from edge_lstm.verbs.inspect import inspect
 from edge_lstm.verbs.layer_samples import SAMPLES
@@ -147,3 +150,22 @@ def test_a_file_of_no_known_kind_is_named_by_its_content(tmp_path: Path, content
         kind_of(path)
     result = CliRunner().invoke(main, ["inspect", str(path)])
     assert result.exit_code == 1 and result.output.count("\n") == 1
+
+
+def test_normalization_that_no_layer_can_take_in_becomes_a_diagonal_dense_layer() -> None:
+    draft = Draft()
+    draft.add(Activation("bend", TANH), -1)
+    draft.add(Affine("norm", np.array([2.0, -0.5]), np.array([0.25, 1.0])))
+    draft.add(Activation("again", TANH))
+    graph = draft.graph("m", None, 2, 0, {})
+    x = np.random.default_rng(1).normal(0, 1, (1, 7, 2))
+    expected = np.tanh(np.tanh(x) * [2.0, -0.5] + [0.25, 1.0])
+    assert np.abs(floating.run(graph, x)[0] - expected).max() < 1e-12
+    wide_draft = Draft()
+    wide_draft.add(Activation("bend", TANH), -1)
+    wide_draft.add(Affine("norm", np.ones(5000), np.ones(5000)))
+    wide_draft.add(Activation("again", TANH))
+    with pytest.raises(
+        UnsupportedModel, match="normalization 'norm' of 5000 features stands beside no layer"
+    ):
+        wide_draft.graph("m", None, 5000, 0, {})

@@ -189,7 +189,6 @@ LAYER_CHANGES: list[tuple[Change, str]] = [
     (run("DIV", (1, 6, 4), VALUE * 0, table="DivOptions"), "it divides by what a layer writes, or by 0"),
     (lambda f: f.run("DIV", (1, 6, 4), f.value, table="DivOptions"), "it divides by what a layer writes"),
     (run("MUL", (1, 6, 4), VALUE, table="MulOptions", FusedActivationFunction=5), "activation is SIGN_BIT"),
-    (run("MUL", (1, 6, 4), VALUE * 2, table="MulOptions"), "normalization 'normalization' stands neither at"),
     (dense(5, (1, 6, 2)), "its weights take 5 numbers, but the last axis of what it reads is features .4"),
     (dense(24, (1, 6, 2), KeepNumDims=True), r"its weights take 24 features, but it reads \['', 'rows', "),
     (dense(4, (1, 6, 2), WeightsFormat=1), "its weights are shuffled"),

@@ -17,13 +17,14 @@ KINDS = {
     "safetensors": "PyTorch weights (.safetensors)",
 }
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-ONNX_FIRST_FIELD = 0x08  # ir_version, a varint, which every writer puts first
+ONNX_FIRST_FIELD = 0x08  # ir_version, a varint, which every common writer puts first
 
 
 def kind_of(path: Path) -> str:
     """One of KINDS.  Raises ModelError for a file that is none of them or cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        path = Path(path)
+        with path.open("rb") as file:
             head = file.read(16)
             size = file.seek(0, 2)
     except FileNotFoundError as error:
@@ -37,9 +38,17 @@ def kind_of(path: Path) -> str:
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= header <= size - 8:
         return "safetensors"
-    if head[:1] == bytes([ONNX_FIRST_FIELD]) and len(head) > 2:
+    if (head[:1] == bytes([ONNX_FIRST_FIELD]) and len(head) > 2) or _holds_graph(path):
         return "onnx"
     raise ModelError(f"{path}: {_nature(head)}, expected one of {', '.join(KINDS.values())}")
+
+
+def _holds_graph(path: Path) -> bool:
+    """Whether the fields of an ONNX model stand in an order that no common writer uses."""
+    from edge_lstm.importers.onnx_file import MAX_FILE_BYTES, is_onnx
+
+    with path.open("rb") as file:
+        return is_onnx(file.read(MAX_FILE_BYTES + 1))
 
 
 def _nature(head: bytes) -> str:

@@ -26,6 +26,8 @@ from edge_lstm.layer_types import (
     Softmax,
 )
 
+MAX_WEIGHTS = 1 << 24  # of the diagonal kernels of one network
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:
@@ -60,7 +62,7 @@ class Draft:
 
         window: rows of the file's input, 0 where it is open.  Layers that nothing reads are dropped; a
         network that only keeps its last row becomes a streaming one with ``made["last_only"]``.
-        Raises UnsupportedModel where normalization cannot be folded.
+        Raises UnsupportedModel where normalization of very many features can neither be folded nor kept.
         """
         stream = stream or Stream.unnamed(features)
         self._drop_unread()
@@ -91,8 +93,12 @@ class Draft:
                 self._remove(index)
 
     def _fold(self, stream: Stream) -> tuple[Stream, list[str]]:
-        """Fold every Affine into the sensor scaling, the layer before it or the layers after it."""
-        problems = []
+        """Fold every Affine into the sensor scaling, the layer before it or the layers after it.
+
+        One that stands beside none of them becomes a dense layer with a diagonal kernel, which is exact.
+        """
+        problems: list[str] = []
+        left = MAX_WEIGHTS
         for index in reversed(range(len(self.layers))):
             layer = self.layers[index]
             if not isinstance(layer, Affine):
@@ -113,10 +119,14 @@ class Draft:
                 for reader in self._readers(index):
                     self.layers[reader] = _before(self.layers[reader], layer)
             else:
-                problems.append(
-                    f"normalization '{layer.name}' stands neither at the input nor beside a dense or "
-                    "recurrent layer, so it cannot be folded; move it or train without it"
-                )
+                left -= len(layer.factor) ** 2
+                if left < 0:
+                    problems.append(
+                        f"normalization '{layer.name}' of {len(layer.factor)} features stands beside no "
+                        "layer that can take it in; move it or train without it"
+                    )
+                    break
+                self.layers[index] = Dense(layer.name, np.diag(layer.factor), layer.offset)
                 continue
             self._remove(index)
         return stream, problems

@@ -65,20 +65,12 @@ def _graph(file: KerasFile, model: ModelConfig) -> Graph:
     raise_all(ModelError, str(file.path), list(dict.fromkeys(net.weights.damage + walk.damage)))
     (end,), draft = ends, net.draft
     del draft.layers[end.index + 1 :], draft.sources[end.index + 1 :]
-    _settle(file, net)
     stream, made = _stream(file, start.width)
     if net.expanded:
         made = {**made, "expanded": net.expanded}
     graph = draft.graph(identifier(file.path.stem), stream, start.width, net.window, made)
     raise_all(UnsupportedModel, where, _state_problems(model, graph.window))
     return graph
-
-
-def _settle(file: KerasFile, net: Network) -> None:
-    try:
-        net.settle()
-    except ModelError as error:
-        raise ModelError(f"{file.path}: {error}") from error
 
 
 def _window(model: ModelConfig) -> int:

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.graph import INPUT
 from edge_lstm.importers.draft import Affine, Draft
 from edge_lstm.importers.keras_config import MAX_RANK, LayerConfig
 from edge_lstm.importers.keras_weights import Weights
-from edge_lstm.layer_types import Conv1d, Dense, Layer, Merge, Recurrent, Repeat
+from edge_lstm.layer_types import Layer, Merge, Repeat
 
 TIME = None  # the axis of the rows of a window; every other axis is a part of the features
 Axes = tuple[int | None, ...]
@@ -127,22 +126,6 @@ class Network:
                 "RepeatVector of as many rows as the input"
             )
         return x
-
-    def settle(self) -> None:
-        """Make a dense layer of each normalization that no layer beside it can take in."""
-        draft = self.draft
-        for index, made in enumerate(draft.layers):
-            if not isinstance(made, Affine):
-                continue
-            source = draft.sources[index][0]
-            readers = [other for other, reads in enumerate(draft.sources) if index in reads]
-            alone = sum(source in reads for reads in draft.sources) == 1
-            at_input = source == INPUT and (made.factor > 0).all()
-            behind = source >= 0 and isinstance(draft.layers[source], (Dense, Conv1d))
-            before = all(isinstance(draft.layers[other], (Dense, *Recurrent)) for other in readers)
-            if not ((at_input or behind) and alone) and not (readers and before):
-                self.weights.claim(len(made.factor) ** 2)
-                draft.layers[index] = Dense(made.name, np.diag(made.factor), made.offset)
 
     def together(self, values: Sequence[Value]) -> None:
         """Refused where rows in their order would meet rows in reverse."""

@@ -9,16 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.graph import INPUT
-from edge_lstm.importers.draft import Affine
 from edge_lstm.importers.onnx_file import OnnxFile
 from edge_lstm.importers.onnx_flow import CELL, TIME, Flow, InnerRow, Network, Part
 from edge_lstm.importers.onnx_node import Refused
 from edge_lstm.importers.onnx_run import Meaning, Problem
-from edge_lstm.layer_types import Activation, Conv1d, Dense, Function, Gru, Lstm, Rnn
+from edge_lstm.layer_types import Conv1d, Gru, Lstm, Rnn
 
 
 @dataclass
@@ -139,42 +136,15 @@ def _check_states(net: Network, result: Result, flows: Mapping[str, Flow]) -> No
 
 
 def _settle(net: Network, result: Result) -> None:
-    """Leave the needed layers; turn into dense layers what ``Draft.graph`` could not fold."""
+    """Leave the needed layers; refuse rows of the window that are neither its first nor its last."""
     draft, needed = net.draft, sorted(_ancestors(net, result.output) - {INPUT})
     places = {INPUT: INPUT} | {index: place for place, index in enumerate(needed)}
     draft.layers = [draft.layers[index] for index in needed]
     draft.sources = [tuple(places[source] for source in draft.sources[index]) for index in needed]
     result.output = places[result.output]
-    rows: list[str] = []
-    for index, layer in enumerate(draft.layers):
-        if isinstance(layer, InnerRow):
-            rows.append(layer.name)
-        if isinstance(layer, Affine) and not _folds(net, index):
-            if np.ptp(layer.factor) == 0 == np.ptp(layer.offset):
-                function = Function("affine", float(layer.factor[0]), float(layer.offset[0]))
-                draft.layers[index] = Activation(layer.name, function)
-                continue
-            size = len(layer.factor)
-            if size * size > net.left:
-                result.refuse(f"'{layer.name}' has more features than a small network")
-                continue
-            net.left -= size * size
-            draft.layers[index] = Dense(layer.name, np.diag(layer.factor), layer.offset)
+    rows = [layer.name for layer in draft.layers if isinstance(layer, InnerRow)]
     if rows:
         result.refuse(
             f"it reads single rows of the window ({', '.join(rows[:3])}), expected the first or the last; "
             "is a layer unrolled? PyTorch's newer exporter unrolls nn.RNN: export it with dynamo=False"
         )
-
-
-def _folds(net: Network, index: int) -> bool:
-    """Whether ``Draft.graph`` can take the factor of layer ``index`` into a layer beside it."""
-    draft, layer = net.draft, net.draft.layers[index]
-    source = draft.sources[index][0]
-    alone = [reader for reader, reads in enumerate(draft.sources) if source in reads] == [index]
-    after = [draft.layers[reader] for reader, reads in enumerate(draft.sources) if index in reads]
-    if source == INPUT and alone and isinstance(layer, Affine) and (layer.factor > 0).all():
-        return True
-    if alone and source != INPUT and isinstance(draft.layers[source], (Dense, Conv1d)):
-        return True
-    return bool(after) and all(isinstance(other, (Dense, Lstm, Gru, Rnn)) for other in after)
