@@ -1,4 +1,4 @@
-"""The integer primitives; mirrored line by line in c_runtime/elstm.c.  Spec: NUMERICS.md, 2 to 4."""
+"""The integer primitives; mirrored in c_runtime/elstm_fixed.h.  Spec: NUMERICS.md, 2 to 4."""
 
 from __future__ import annotations
 

@@ -188,10 +188,13 @@ def below_32_bits(shift: IntArray) -> IntArray:
 
 
 def _limits(layer: LstmProgram, requantizer: Requantizer) -> IntArray:
-    """What each gate's accumulator must stay below: 32 bits when shifted, or 48 whose scaled value has 32."""
+    """What each gate's accumulator must stay below: 32 bits, or 48 whose scaled value has 32.
+
+    One that is shifted right leaves a bit of its 32 for the rounding.
+    """
     shift = requantizer.shift
     if layer.bits == 8:
-        return np.full(4, 1 << 31)
+        return np.where(shift > 0, 1 << 31, 1 << 30)
     scaled = 2.0 ** (45 - np.clip(shift, -31, 45)) / np.maximum(requantizer.multiplier, 1)
     return np.where(shift > 7, 0, np.minimum(scaled, 2.0**47)).astype(np.int64)
 

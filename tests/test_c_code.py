@@ -16,7 +16,7 @@ import pytest
 
 from conftest import missing
 from edge_lstm import __version__, fixedpoint
-from edge_lstm.emit.c_code import emit_c, layer_symbols, program_hash, runtime_text
+from edge_lstm.emit.c_code import RUNTIME, emit_c, layer_symbols, program_hash, runtime_text
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.lower import lower
 from edge_lstm.program import Program
@@ -97,7 +97,7 @@ def test_equal_programs_give_equal_bytes_and_other_programs_other_hashes() -> No
 def test_the_head_names_version_hash_and_command_and_nothing_of_the_machine() -> None:
     program = lower(random_qgraph(7))
     files = emit_c(program, ["flow: l/min, center 3, scale 2"])
-    assert set(files) == {"random_7.c", "random_7.h", "elstm.c", "elstm.h"}
+    assert set(files) == {"random_7.c", "random_7.h", *RUNTIME, "elstm_lstm.h"}
     for kind in ("c", "h"):
         head = files[f"random_7.{kind}"][:600]
         assert f"edge-lstm {__version__} from program sha256:{program_hash(program)[:32]}" in head
@@ -106,15 +106,19 @@ def test_the_head_names_version_hash_and_command_and_nothing_of_the_machine() ->
     assert " * flow: l/min, center 3, scale 2\n" in files["random_7.h"]
 
 
-def test_the_tables_hold_the_weights_unit_by_unit_with_the_gates_innermost() -> None:
-    program = lower(random_qgraph(3, layers=1, units=2, features=3))
+def test_the_weights_lie_unit_by_unit_in_blocks_of_four_columns() -> None:
+    program = lower(random_qgraph(3, layers=1, units=5, features=6))
     text = emit_c(program)["random_3.c"]
-    match = re.search(r"int8_t lstm_0_kernel\[24\] = \{(.*?)\};", text, re.DOTALL)
+    match = re.search(r"int8_t lstm_0_weights\[220\] ELSTM_ALIGNED = \{(.*?)\};", text, re.DOTALL)
     assert match is not None
     values = [int(value) for value in re.findall(r"-?\d+", match[1])]
-    kernel = program.layers[0].kernel
-    assert values == [int(kernel[g, u, f]) for u in range(2) for f in range(3) for g in range(4)]
-    assert "int8[2 units][3 features][gate i, f, g, o]" in text
+    layer, expected = program.layers[0], []
+    for unit in range(5):
+        for kernel in (layer.kernel[:, unit], layer.recurrent_kernel[:, unit]):
+            expected += [int(kernel[gate, column]) for gate in range(4) for column in range(4)]
+            expected += [int(kernel[g, column]) for column in range(4, kernel.shape[1]) for g in range(4)]
+    assert values == expected
+    assert "int8[5 units], gates i, f, g, o over 6 features, then over 5 units" in text
 
 
 def test_a_text_cannot_end_the_comment_that_it_stands_in() -> None:
@@ -128,7 +132,10 @@ def test_a_text_cannot_end_the_comment_that_it_stands_in() -> None:
     [
         (("lstm", "lstm_1"), ["lstm", "lstm_1"]),
         (("model/lstm", "out put"), ["model_lstm", "out_put"]),
-        (("lstm", "lstm_recurrent"), ["layer_0", "layer_1"]),  # both would name lstm_recurrent_kernel
+        (
+            ("lstm", "lstm_recurrent"),
+            ["layer_0", "layer_1"],
+        ),  # some layers would name lstm_recurrent_kernel twice
         (("a/b", "a.b"), ["layer_0", "layer_1"]),
         (("1", "Ж"), ["layer_0", "layer_1"]),
         (("detector", "dense"), ["layer_0", "layer_1"]),
@@ -165,9 +172,12 @@ def test_the_runtime_refuses_a_header_of_another_version(tmp_path: Path) -> None
     write(VARIETY[0], tmp_path)
     header = tmp_path / "elstm.h"
     header.write_text(
-        header.read_text().replace("#define ELSTM_API_VERSION 1", "#define ELSTM_API_VERSION 2")
+        header.read_text().replace("#define ELSTM_API_VERSION 2", "#define ELSTM_API_VERSION 3")
     )
-    for file, message in (("pump.c", "pump.h needs elstm API 1"), ("elstm.c", "elstm.c is of elstm API 1")):
+    for file, message in (
+        ("pump.c", "pump.h needs elstm API 2"),
+        ("elstm.c", "elstm_fixed.h is of elstm API 2"),
+    ):
         done = subprocess.run(
             [*ZIG, "-c", tmp_path / file, "-o", tmp_path / "x.o"], capture_output=True, text=True
         )
@@ -187,8 +197,8 @@ PRIMITIVES = {
     "tanh_by_table": "elstm_tanh_by_table(a, (int8_t)b)",
     "sigmoid_by_polynomial": "elstm_sigmoid_by_polynomial(a)",
     "tanh_by_polynomial": "elstm_tanh_by_polynomial(a, (uint8_t)b)",
-    "combine_litert": "elstm_combine_litert(a, b)",
-    "combine_tflm": "elstm_combine_tflm(a, b)",
+    "combine_litert": "elstm_combine_litert(elstm_saturate_16(a), b)",
+    "combine_tflm": "elstm_combine_tflm(elstm_saturate_16(a), elstm_saturate_16(b))",
 }
 Primitive = Callable[..., npt.NDArray[np.int64]]
 
@@ -198,7 +208,7 @@ def primitive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Primi
     """The runtime's static functions, applied to arrays by a program under the sanitizer."""
     need("gcc")
     folder = tmp_path_factory.mktemp("primitives")
-    for file in ("elstm.c", "elstm.h"):
+    for file in RUNTIME:
         (folder / file).write_text(runtime_text(file))
     branches = "".join(
         f'        if (strcmp(argv[1], "{name}") == 0) y = {code};\n' for name, code in PRIMITIVES.items()
@@ -328,7 +338,7 @@ def sanitized_runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """elstm.c compiled with the sanitizers."""
     need("gcc")
     folder = tmp_path_factory.mktemp("runtime")
-    for file in ("elstm.c", "elstm.h"):
+    for file in RUNTIME:
         (folder / file).write_text(runtime_text(file))
     run(*SANITIZE, "-c", folder / "elstm.c", "-o", folder / "elstm.o")
     return folder / "elstm.o"

@@ -138,7 +138,7 @@ def test_a_measurement_counts_whole_windows() -> None:
 def test_a_measurement_takes_codes_of_the_networks_own_bits() -> None:
     qgraph = network("n", QLookup("squash", "tanh"))
     wide_codes = operator_codes(qgraph, 5)
-    assert measure(qgraph, "cortex-m0", wide_codes).table_bytes == 512
+    assert measure(qgraph, "cortex-m0", wide_codes).table_bytes == 2 * 513
 
 
 # --- what costs nothing -----------------------------------------------------------------------------
@@ -213,9 +213,7 @@ def test_a_folder_without_the_operators_is_refused(tmp_path: Path) -> None:
     assert HostExecutor(qgraph, tmp_path).run(np.zeros((7, 3), np.int8)).shape == (1, 4)
     for file in tmp_path.glob("elstm_*"):
         file.unlink()
-    message = (
-        "has no elstm_operators.c, elstm_operators.h, elstm_fixed.h, elstm_wide.h; export the model with"
-    )
+    message = "has no elstm_fixed.h, .*, elstm_operators.h, elstm_operators.c, elstm_wide.h; export the model"
     with pytest.raises(ConfigError, match=message):
         HostExecutor(qgraph, tmp_path)
 
@@ -240,9 +238,9 @@ def test_a_runtime_of_another_version_is_refused(tmp_path: Path) -> None:
     qgraph = network("n", QRelu("relu", Q8))
     export(qgraph, tmp_path)
     header = tmp_path / "elstm.h"
-    header.write_text(header.read_text().replace("_API_VERSION 1", "_API_VERSION 2"))
+    header.write_text(header.read_text().replace("_API_VERSION 2", "_API_VERSION 3"))
     (tmp_path / "n.h").write_text(
-        (tmp_path / "n.h").read_text().replace("_API_VERSION != 1", "_API_VERSION != 2")
+        (tmp_path / "n.h").read_text().replace("_API_VERSION != 2", "_API_VERSION != 3")
     )
     (tmp_path / "elstm.c").write_text("")
     with pytest.raises(RuntimeFailure, match="copy every elstm file from the same export"):

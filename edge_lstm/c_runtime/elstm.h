@@ -11,10 +11,17 @@
 
 #include <stdint.h>
 
-#define ELSTM_API_VERSION 1
+#define ELSTM_API_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+/* Weights are read word by word. */
+#ifdef __GNUC__
+#define ELSTM_ALIGNED __attribute__((aligned(4)))
+#else
+#define ELSTM_ALIGNED
 #endif
 
 /* A factor multiplier * 2**(shift - 31); multiplier is 0 or 2**30 .. 2**31 - 1, shift is -31 .. 30.
@@ -28,10 +35,8 @@ typedef struct {
 
 /* One LSTM layer; gates in the order i, f, g, o. */
 typedef struct {
-    const int8_t *kernel;           /* [units][features][gate] */
-    const int8_t *recurrent_kernel; /* [units][units][gate] */
-    const int32_t *input_bias;      /* [units][gate], the input's zero point folded in */
-    const int32_t *recurrent_bias;  /* [units][gate], the hidden zero point folded in */
+    const int8_t *weights; /* [units]: four rows over the features, then four over the units; elstm_four_rows */
+    const int32_t *bias;   /* [units][input's gates, hidden's gates], their zero points folded in */
     elstm_requantizer_t input[4];     /* of each gate, to Q3.12 */
     elstm_requantizer_t recurrent[4]; /* of each gate, to Q3.12 */
     elstm_requantizer_t hidden;       /* shift is -31 .. 0 */
@@ -44,7 +49,7 @@ typedef struct {
 
 /* One dense layer without activation. */
 typedef struct {
-    const int8_t *kernel;                    /* [outputs][features] */
+    const int8_t *weights;                   /* four rows at a time, see elstm_four_rows; the last ones row by row */
     const int32_t *bias;                     /* [outputs], the input's zero point folded in */
     const elstm_requantizer_t *requantizers; /* one, or one a row */
     uint16_t features;
@@ -90,22 +95,6 @@ typedef struct {
     int8_t *held;      /* the last present input code */
     int8_t *forecast;  /* the network's codes for the row to come */
 } elstm_channels_t;
-
-/* Set the state after power-on.  hidden: [units], cell: [units]. */
-void elstm_lstm_reset(const elstm_lstm_t *layer, int8_t *hidden, int16_t *cell);
-
-/* One time step.  x: [features], hidden: [units] of the step before, next: [units], the new hidden codes and
- * the layer's output; cell: [units], updated in place.
- */
-void elstm_lstm_step_tflm(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden, int8_t *next,
-                          int16_t *cell);
-void elstm_lstm_step_litert(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden, int8_t *next,
-                            int16_t *cell);
-
-/* x: [features], y: [outputs]. */
-void elstm_dense_tflm(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
-void elstm_dense_litert(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
-void elstm_dense_tflite(const elstm_dense_t *layer, const int8_t *x, int8_t *y);
 
 /* Set the state after power-on: held at the input's zero point, forecast at the output's. */
 void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state,

@@ -8,7 +8,26 @@
 
 #include "elstm.h"
 
-extern const uint16_t elstm_sigmoid_table[256]; /* 65536 * sigmoid(i / 24) */
+#if ELSTM_API_VERSION != 2
+#error "elstm_fixed.h is of elstm API 2: copy every elstm file from the same export"
+#endif
+
+/* A kernel is inlined where it is called, with the layer's constants; when a compiler optimizes for size, it
+ * decides.
+ */
+#if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
+#define ELSTM_KERNEL static inline __attribute__((always_inline))
+#else
+#define ELSTM_KERNEL static inline
+#endif
+
+#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__ARM_ARCH) && defined(__GNUC__)
+#include "elstm_dsp.h"
+#elif defined(__ARM_ARCH_6M__)
+#include "elstm_m0.h"
+#endif
+
+extern const uint16_t elstm_sigmoid_table[513]; /* 65536 * sigmoid((i - 256) / 24) */
 extern const int16_t elstm_exp_factors[7];      /* exp(-2**e) in Q0.15 for e = -2 .. 4 */
 
 typedef char elstm_shift_is_arithmetic[((int32_t)-5 >> 1) == -3 && ((int64_t)-5 >> 1) == -3 ? 1 : -1];
@@ -20,10 +39,22 @@ static inline int32_t elstm_clamp(int32_t x, int32_t low, int32_t high)
     return x < low ? low : (x > high ? high : x);
 }
 
+#ifndef ELSTM_HAS_SATURATE
+static inline int32_t elstm_saturate_8(int32_t x)
+{
+    return elstm_clamp(x, -128, 127);
+}
+
 static inline int32_t elstm_saturate_16(int32_t x)
 {
     return elstm_clamp(x, -32767 - 1, 32767);
 }
+
+static inline int32_t elstm_saturate_17(int32_t x)
+{
+    return elstm_clamp(x, -65536, 65535);
+}
+#endif
 
 /* The signed value of 32 bits, without the conversion that C leaves to the compiler. */
 static inline int32_t elstm_wrap_32(uint32_t x)
@@ -31,23 +62,30 @@ static inline int32_t elstm_wrap_32(uint32_t x)
     return x <= (uint32_t)INT32_MAX ? (int32_t)x : -(int32_t)(UINT32_MAX - x) - 1;
 }
 
+#ifndef ELSTM_HAS_SHIFT_TO_NEAREST
+/* x / 2**shift to nearest, ties up; shift is 1 .. 31. */
+static inline int32_t elstm_shift_to_nearest(int32_t x, uint8_t shift)
+{
+    const int32_t twice = x >> (shift - 1u);
+    return (twice >> 1) + (twice & 1);
+}
+#endif
+
 /* x / 2**shift to nearest, ties away from zero; x is above -2**31, shift is 0 .. 31.
  * x >> 31 is -1 below zero: it turns the ties of floor(x / 2**shift + 1/2) away from zero.
  */
 static inline int32_t elstm_rounding_shift(int32_t x, uint8_t shift)
 {
-    if (shift == 0u) {
-        return x;
-    }
-    const int32_t twice = (x + (x >> 31)) >> (shift - 1u);
-    return (twice >> 1) + (twice & 1);
+    return shift == 0u ? x : elstm_shift_to_nearest(x + (x >> 31), shift);
 }
 
+#ifndef ELSTM_HAS_HIGH_MULTIPLY
 /* (a * b + 2**30) >> 31, |product| <= 2**62; b is 0 or more. */
 static inline int32_t elstm_high_multiply(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * (int64_t)b + ((int64_t)1 << 30)) >> 31);
 }
+#endif
 
 static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
 {
@@ -56,6 +94,14 @@ static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
     }
     return elstm_rounding_shift(elstm_high_multiply(acc, r.multiplier), (uint8_t)-r.shift);
 }
+
+#ifndef ELSTM_HAS_REQUANTIZE_16
+/* elstm_requantize, saturated to 16 bits; |acc| is below 2**30. */
+static inline int32_t elstm_requantize_16(int32_t acc, elstm_requantizer_t r)
+{
+    return elstm_saturate_16(elstm_requantize(acc, r));
+}
+#endif
 
 /* elstm_requantize whose second rounding takes ties up. */
 static inline int32_t elstm_requantize_ties_up(int32_t acc, elstm_requantizer_t r)
@@ -92,14 +138,35 @@ static inline uint64_t elstm_round_to_even(uint64_t x, uint8_t shift)
     return quotient + (up ? 1u : 0u);
 }
 
+/* What storing x in a float32 does. */
+static inline uint64_t elstm_round_to_24_bits(uint64_t x)
+{
+    const uint8_t length = elstm_bit_length(x);
+    const uint8_t spare = length > 24u ? (uint8_t)(length - 24u) : (uint8_t)0;
+    return elstm_round_to_even(x, spare) << spare;
+}
+
+/* rint(float32(acc) * float32(multiplier * 2**shift)), computed on the magnitude: ties to even have no sign.
+ * The result is cut to +-2**16, far outside int8.
+ */
+static inline int32_t elstm_requantize_float(int32_t acc, elstm_requantizer_t r)
+{
+    const uint64_t magnitude = acc < 0 ? (uint64_t)0 - (uint64_t)(int64_t)acc : (uint64_t)acc;
+    const uint64_t product = elstm_round_to_24_bits(elstm_round_to_24_bits(magnitude) * (uint64_t)r.multiplier);
+    const uint64_t rounded = elstm_round_to_even(product, (uint8_t)-r.shift);
+    const int32_t cut = rounded < 65536u ? (int32_t)rounded : (int32_t)65536;
+    return acc < 0 ? -cut : cut;
+}
+
 /* Shift to the zero point and saturate; the inner saturation changes nothing but keeps the sum in range. */
 static inline int8_t elstm_code(int32_t x, int8_t zero_point)
 {
-    return (int8_t)elstm_clamp(elstm_saturate_16(x) + zero_point, -128, 127);
+    return (int8_t)elstm_saturate_8(elstm_saturate_16(x) + zero_point);
 }
 
-/* acc = bias + row . x */
-static inline int32_t elstm_dot(int32_t acc, const int8_t *row, const int8_t *x, uint16_t columns)
+#ifndef ELSTM_HAS_DOT
+/* acc + row . x */
+ELSTM_KERNEL int32_t elstm_dot(int32_t acc, const int8_t *row, const int8_t *x, uint16_t columns)
 {
     for (const int8_t *const end = x + columns; x != end; x++) {
         acc += (int32_t)*row * (int32_t)*x;
@@ -107,17 +174,53 @@ static inline int32_t elstm_dot(int32_t acc, const int8_t *row, const int8_t *x,
     }
     return acc;
 }
+#endif
 
-/* Add the input and the recurrent term of a gate, int16 Q3.12. */
+#ifndef ELSTM_HAS_FOUR_ROWS
+/* Adds four rows . x to sum; returns the weights after these.
+ * weights: four columns of the first row, of the second, third and fourth, then the next four columns; of what
+ * is left of the columns the four rows of one column, then of the next.
+ */
+ELSTM_KERNEL const int8_t *elstm_four_rows(int32_t sum[4], const int8_t *weights, const int8_t *x,
+                                            uint16_t columns)
+{
+    int32_t a = sum[0], b = sum[1], c = sum[2], d = sum[3];
+    for (const int8_t *const end = x + (columns & ~3u); x != end; x += 4) {
+        for (uint8_t column = 0; column < 4u; column++) {
+            const int32_t code = x[column];
+            a += (int32_t)weights[column] * code;
+            b += (int32_t)weights[column + 4u] * code;
+            c += (int32_t)weights[column + 8u] * code;
+            d += (int32_t)weights[column + 12u] * code;
+        }
+        weights += 16;
+    }
+    for (uint8_t column = 0; column < (columns & 3u); column++) {
+        const int32_t code = x[column];
+        a += (int32_t)weights[0] * code;
+        b += (int32_t)weights[1] * code;
+        c += (int32_t)weights[2] * code;
+        d += (int32_t)weights[3] * code;
+        weights += 4;
+    }
+    sum[0] = a;
+    sum[1] = b;
+    sum[2] = c;
+    sum[3] = d;
+    return weights;
+}
+#endif
+
+/* Add the input and the recurrent term of a gate, all int16 Q3.12. */
 static inline int32_t elstm_combine_tflm(int32_t a, int32_t b)
 {
-    return elstm_saturate_16(elstm_saturate_16(a) + elstm_saturate_16(b));
+    return elstm_saturate_16(a + b);
 }
 
-/* As above; b is not saturated to 16 bits, but beyond +-65535 it decides the sum alone. */
+/* As above; b has not been saturated to 16 bits, but beyond +-65535 it decides the sum alone. */
 static inline int32_t elstm_combine_litert(int32_t a, int32_t b)
 {
-    return elstm_saturate_16(elstm_saturate_16(a) + elstm_clamp(b, -65535, 65535));
+    return elstm_saturate_16(a + elstm_clamp(b, -65535, 65535));
 }
 
 /* A new cell code within +-limit, 0 for none. */
@@ -143,17 +246,22 @@ static inline int32_t elstm_update_cell_litert(int32_t cell, int32_t i, int32_t 
     return elstm_clip_cell(kept + fresh, limit);
 }
 
-/* The table at magnitude / 2**bits, interpolated: 2**bits times an entry.  bits is 9 or 8. */
-static inline int32_t elstm_interpolate(int32_t magnitude, uint8_t bits)
+/* The entry of 0; a compiler that sees the sum would add 256 to every index instead. */
+static inline const uint16_t *elstm_table_middle(void)
 {
-    const int32_t index = magnitude >> bits;
-    if (index >= 255) {
-        return bits == 9u ? (int32_t)32767 << 10 : (int32_t)65535 << 8;
-    }
-    const int32_t weight = magnitude - (index << bits);
-    const int32_t low = (int32_t)elstm_sigmoid_table[index];
-    const int32_t high = (int32_t)elstm_sigmoid_table[index + 1];
-    return (low << bits) + weight * (high - low);
+    const uint16_t *middle = elstm_sigmoid_table + 256;
+#ifdef __GNUC__
+    __asm("" : "+r"(middle));
+#endif
+    return middle;
+}
+
+/* The table at x / 2**bits, interpolated: 2**bits times an entry.  bits is 9 or 8, |x| is 2**(bits + 8) at most. */
+static inline int32_t elstm_interpolate(int32_t x, uint8_t bits)
+{
+    const uint16_t *const entry = elstm_table_middle() + (x >> bits);
+    const int32_t weight = (int32_t)((uint32_t)x & (((uint32_t)1 << bits) - 1u));
+    return ((int32_t)entry[0] << bits) + weight * ((int32_t)entry[1] - (int32_t)entry[0]);
 }
 
 /* 3 * x * 2**shift, rounded half up: the place of an int16 with scale 2**(shift - 12); shift is -3 .. 3. */
@@ -162,20 +270,19 @@ static inline int32_t elstm_table_argument(int32_t x, int8_t shift)
     return shift >= 0 ? x * 3 * ((int32_t)1 << shift) : (x * 3 + ((int32_t)1 << (-shift - 1))) >> -shift;
 }
 
-/* x: int16 with scale 2**(shift - 12).  Returns Q0.15. */
+/* x: int16 with scale 2**(shift - 12).  Returns Q0.15.  Ties of x < 0 are rounded down. */
 static inline int32_t elstm_sigmoid_by_table(int32_t x, int8_t shift)
 {
-    const int32_t argument = elstm_table_argument(x, shift);
-    const int32_t value = elstm_interpolate(argument < 0 ? -argument : argument, 9);
-    return (argument >= 0 ? value + 512 : ((int32_t)1 << 25) - value + 511) >> 10;
+    const int32_t tripled = elstm_table_argument(x, shift);
+    const int32_t argument = shift > 0 ? elstm_clamp(tripled, -130559, 130559) : tripled; /* ends below 1 */
+    return (elstm_interpolate(argument, 9) + 512 + (argument >> 31)) >> 10;
 }
 
 /* x: int16 with scale 2**(shift - 12).  Returns Q0.15. */
 static inline int32_t elstm_tanh_by_table(int32_t x, int8_t shift)
 {
-    const int32_t argument = elstm_table_argument(x, shift);
-    const int32_t value = elstm_interpolate(argument < 0 ? -argument : argument, 8);
-    return (argument >= 0 ? value - ((int32_t)1 << 23) + 128 : -value + ((int32_t)1 << 23) + 127) >> 8;
+    const int32_t argument = elstm_saturate_17(elstm_table_argument(x, shift));
+    return (elstm_interpolate(argument, 8) - (((int32_t)1 << 23) - 128) + (argument >> 31)) >> 8;
 }
 
 /* (a * b + 2**14) >> 15 for int16 values; -32768 * -32768 gives 32767. */

@@ -11,10 +11,6 @@
 #include "elstm_lstm_variants.h"
 #include <string.h>
 
-#if ELSTM_API_VERSION != 1
-#error "elstm_lstm_variants.c is of elstm API 1: copy every elstm file from the same export"
-#endif
-
 #include "elstm_fixed.h"
 #include "elstm_wide.h"
 
@@ -61,7 +57,7 @@ static void elstm_variant_sums(const elstm_variant_t *layer, const int8_t *x, co
             const int32_t recurrent = elstm_dot(*recurrent_bias, recurrent_kernel, hidden, layer->outputs);
             const int32_t a = elstm_requantize(input, layer->input[gate]);
             const int32_t b = elstm_requantize(recurrent, layer->recurrent[gate]);
-            gates[(uint32_t)gate * layer->units + unit] = (int16_t)elstm_combine_litert(a, b);
+            gates[(uint32_t)gate * layer->units + unit] = (int16_t)elstm_combine_litert(elstm_saturate_16(a), b);
             kernel += layer->features;
             recurrent_kernel += layer->outputs;
             input_bias++;
@@ -199,8 +195,8 @@ void elstm_lstm_16_step(const elstm_lstm_16_t *layer, const int16_t *x, const in
         for (uint8_t gate = 0; gate < (uint8_t)GATES; gate++) {
             const int64_t input = elstm_dot_48(*bias, kernel, x, layer->features);
             const int64_t recurrent = elstm_dot_48(0, recurrent_kernel, hidden, layer->units);
-            z[gate] = elstm_combine_tflm(elstm_scale_wide(input, layer->input[gate]),
-                                         elstm_scale_wide(recurrent, layer->recurrent[gate]));
+            z[gate] = elstm_combine_tflm(elstm_saturate_16(elstm_scale_wide(input, layer->input[gate])),
+                                         elstm_saturate_16(elstm_scale_wide(recurrent, layer->recurrent[gate])));
             kernel += layer->features;
             recurrent_kernel += layer->units;
             bias++;

@@ -11,10 +11,6 @@
 #include "elstm_operators.h"
 #include <string.h>
 
-#if ELSTM_API_VERSION != 1
-#error "elstm_operators.c is of elstm API 1: copy every elstm file from the same export"
-#endif
-
 #include "elstm_fixed.h"
 #include "elstm_wide.h"
 

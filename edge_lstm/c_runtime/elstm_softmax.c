@@ -10,10 +10,6 @@
  */
 #include "elstm_softmax.h"
 
-#if ELSTM_API_VERSION != 1
-#error "elstm_softmax.c is of elstm API 1: copy every elstm file from the same export"
-#endif
-
 #include "elstm_fixed.h"
 
 /* exp(-2**e) in Q0.31 for e = -2 .. 4 */

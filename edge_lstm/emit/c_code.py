@@ -28,10 +28,12 @@ from edge_lstm.qgraph import Quantization
 
 __all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_text"]
 
-API_VERSION = 1  # of elstm.h
-# parts of the runtime that lie only beside models that call them, and the headers that those share
-MORE = ("elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
-INTERNAL = ("elstm_fixed.h", "elstm_wide.h")
+API_VERSION = 2  # of elstm.h
+# beside every model: the detector and the tables, the integer primitives, the kernels by core
+RUNTIME = ("elstm.c", "elstm.h", "elstm_fixed.h", "elstm_dsp.h", "elstm_m0.h")
+# beside models that call them, and the header that the last ones share
+MORE = ("elstm_lstm", "elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
+WIDE = "elstm_wide.h"
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]
         "needs_string_h": bool(called & {"memcpy", "memset"}) or program.detector is not None,
     }
     files = {f"{program.name}.{kind}": _template(f"model.{kind}.j2").render(values) for kind in ("c", "h")}
-    runtime = [f"{part}.{kind}" for part in ("elstm", *more) for kind in ("c", "h")]
-    return files | {file: runtime_text(file) for file in (*runtime, *(INTERNAL if more else ()))}
+    sources = [f"{part}.c" for part in more if part != "elstm_lstm"]
+    runtime = (*RUNTIME, *(f"{part}.h" for part in more), *sources, *((WIDE,) if sources else ()))
+    return files | {file: runtime_text(file) for file in runtime}
 
 
 def _values(program: Program, plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
@@ -134,12 +137,8 @@ def _template(file: str) -> jinja2.Template:
 
 @cache
 def runtime_text(file: str) -> str:
-    """The text of a file of the runtime; elstm_fixed.h is pasted into ``elstm.c``, which stands alone."""
-    text = resources.files("edge_lstm").joinpath("c_runtime").joinpath(file).read_text(encoding="utf-8")
-    if file == "elstm.c":
-        _, _, primitives = runtime_text("elstm_fixed.h").partition('#include "elstm.h"\n')
-        text = text.replace('#include "elstm_fixed.h"', primitives.rpartition("#endif")[0].strip())
-    return text
+    """The text of a file of the runtime."""
+    return resources.files("edge_lstm").joinpath("c_runtime").joinpath(file).read_text(encoding="utf-8")
 
 
 def program_hash(program: Program) -> str:

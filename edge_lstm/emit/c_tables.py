@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,7 @@ class Table:
     symbol: str
     length: int
     rows: str
+    aligned: bool = False  # to words
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,6 @@ def layer_symbols(program: Program) -> list[str]:
     return [f"layer_{index}" for index in range(len(names))]
 
 
-def _by_unit(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(gate, units, ...) -> (units, ..., gate): the order in which elstm_lstm_step reads."""
-    return np.moveaxis(array, 0, -1)
-
-
 def requantizer_text(requantizer: Requantizer, row: int = 0) -> str:
     """The initializer of an elstm_requantizer_t."""
     return f"{{{int(requantizer.multiplier[row])}, {int(requantizer.shift[row])}}}"
@@ -88,36 +83,44 @@ def _real_scales(requantizer: Requantizer) -> Iterable[float]:
     return (multiplier * 2.0 ** (shift - 31) for multiplier, shift in pairs)
 
 
+def rows_of_four(kernel: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """(4, columns) as ``elstm_four_rows`` reads it: blocks of 4 columns row by row, then single columns."""
+    whole = kernel.shape[1] // 4 * 4
+    blocks = kernel[:, :whole].reshape(4, -1, 4).swapaxes(0, 1)
+    return np.concatenate([blocks.ravel(), kernel[:, whole:].T.ravel()])
+
+
 def lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
     """All of an LSTM's integers; ``symbol`` begins each of their names."""
     name = one_line(layer.name)
-    tables = []
-    for part, source, kernel, bias, requantizer in (
-        ("", "features", layer.kernel, layer.input_bias, layer.input_requantizer),
-        ("recurrent_", "units", layer.recurrent_kernel, layer.recurrent_bias, layer.recurrent_requantizer),
-    ):
-        scales = ", ".join(
-            f"{gate} {scale / 4096:.9g}" for gate, scale in zip(GATES, _real_scales(requantizer), strict=True)
-        )
-        term = "recurrent" if part else "input"
-        tables += [
-            Table(
-                f"{name}/{part}kernel: int8[{layer.units} units][{kernel.shape[2]} {source}]"
-                f"[gate i, f, g, o], zero point 0\n * scale times the {term}'s: {scales}",
-                "int8_t", f"{symbol}_{part}kernel", kernel.size,
-                rows_text(_by_unit(kernel), 4 * kernel.shape[2], 4),
-            ),
-            Table(
-                f"{name}/{term}_bias: int32[{layer.units} units][gate i, f, g, o], "
-                f"the {'hidden' if part else 'input'} zero point folded in; scales as above",
-                "int32_t", f"{symbol}_{term}_bias", bias.size, rows_text(_by_unit(bias), 4),
-            ),
-        ]  # fmt: skip
+    scales = "".join(
+        f"\n * scale times the {term}'s: "
+        + ", ".join(f"{gate} {scale / 4096:.9g}" for gate, scale in zip(GATES, _real_scales(r), strict=True))
+        for term, r in (("input", layer.input_requantizer), ("recurrent", layer.recurrent_requantizer))
+    )
+    weights = [
+        rows_of_four(kernel[:, unit])
+        for unit in range(layer.units)
+        for kernel in (layer.kernel, layer.recurrent_kernel)
+    ]
+    size = layer.features + layer.units
+    tables = [
+        Table(
+            f"{name}/weights: int8[{layer.units} units], gates i, f, g, o over {layer.features} features, "
+            f"then over {layer.units} units, zero point 0;\n * order: see elstm_four_rows{scales}",
+            "int8_t", f"{symbol}_weights", 4 * layer.units * size,
+            rows_text(np.concatenate(weights), 4 * size, 4), aligned=True,
+        ),
+        Table(
+            f"{name}/bias: int32[{layer.units} units][gate i, f, g, o of input, then recurrent term]"
+            "\n * the zero points of input and hidden codes folded in; scales as above",
+            "int32_t", f"{symbol}_bias", 8 * layer.units,
+            rows_text(np.concatenate([layer.input_bias, layer.recurrent_bias]).T, 8),
+        ),
+    ]  # fmt: skip
     members: dict[str, str | int] = {
-        "kernel": f"{symbol}_kernel",
-        "recurrent_kernel": f"{symbol}_recurrent_kernel",
-        "input_bias": f"{symbol}_input_bias",
-        "recurrent_bias": f"{symbol}_recurrent_bias",
+        "weights": f"{symbol}_weights",
+        "bias": f"{symbol}_bias",
         "input": _gate_requantizers(layer.input_requantizer),
         "recurrent": _gate_requantizers(layer.recurrent_requantizer),
         "hidden": requantizer_text(layer.hidden_requantizer, 0),
@@ -162,10 +165,16 @@ def dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
     per_row = bool(len(set(r.multiplier.tolist())) > 1 or len(set(r.shift.tolist())) > 1)
     rows = range(layer.outputs if per_row else 1)
     name = one_line(layer.name)
+    fours = layer.outputs // 4 if layer.bits == 8 else 0
+    groups = [rows_of_four(layer.kernel[4 * group : 4 * group + 4]) for group in range(fours)]
+    part = "weights" if layer.bits == 8 else "kernel"
+    order = "; four rows at a time, see elstm_four_rows" if fours else ""
     tables = [
         Table(
-            f"{name}/kernel: int8[{layer.outputs} outputs][{layer.features} features], zero point 0",
-            "int8_t", f"{symbol}_kernel", layer.kernel.size, rows_text(layer.kernel, layer.features),
+            f"{name}/{part}: int8[{layer.outputs} outputs][{layer.features} features], zero point 0{order}",
+            "int8_t", f"{symbol}_{part}", layer.kernel.size,
+            rows_text(np.concatenate([*groups, layer.kernel[4 * fours :].ravel()]), layer.features),
+            aligned=layer.bits == 8,
         ),
         Table(
             f"{name}/bias: int{bits}[{layer.outputs} outputs], the input zero point folded in",
@@ -178,7 +187,7 @@ def dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
         ),
     ]  # fmt: skip
     members: dict[str, str | int] = {
-        "kernel": f"{symbol}_kernel",
+        part: f"{symbol}_{part}",
         "bias": f"{symbol}_bias",
         "requantizers": f"{symbol}_requantizers",
         "features": layer.features,
