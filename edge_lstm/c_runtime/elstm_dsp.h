@@ -7,7 +7,7 @@
 #ifndef ELSTM_DSP_H
 #define ELSTM_DSP_H
 
-#include "elstm.h"
+#include "elstm_m3.h"
 
 /* Four codes as they lie in memory. */
 static inline uint32_t elstm_word(const int8_t *codes)
@@ -56,23 +56,11 @@ static inline int32_t elstm_add_high(int32_t acc, uint32_t a, int32_t code)
     return sum;
 }
 
-#define ELSTM_HAS_SATURATE
-#define ELSTM_SATURATE(bits)                                                                                 \
-    static inline int32_t elstm_saturate_##bits(int32_t x)                                                   \
-    {                                                                                                        \
-        int32_t y;                                                                                           \
-        __asm("ssat %0, #" #bits ", %1" : "=r"(y) : "r"(x));                                                 \
-        return y;                                                                                            \
-    }
-ELSTM_SATURATE(8)
-ELSTM_SATURATE(16)
-ELSTM_SATURATE(17)
-
 /* SMMLAR is (a * b + (c << 32) + 2**31) >> 32: with twice b it rounds at bit 31 of a * b.  From 2**30 on,
  * 2 * b is 2**32 too low as an int32; a << 32 puts that right.
  */
 #define ELSTM_HAS_HIGH_MULTIPLY
-static inline int32_t elstm_high_multiply(int32_t a, int32_t b)
+ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
 {
     const uint32_t twice = (uint32_t)b << 1;
     const int32_t carried = (uint32_t)b >= 0x40000000u ? a : 0;
@@ -80,39 +68,6 @@ static inline int32_t elstm_high_multiply(int32_t a, int32_t b)
     __asm("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(twice), "r"(carried));
     return high;
 }
-
-/* x / 2**shift to nearest, ties up: ASRS leaves the last bit that it drops in the carry. */
-#define ELSTM_HAS_SHIFT_TO_NEAREST
-static inline int32_t elstm_shift_to_nearest(int32_t x, uint8_t shift)
-{
-#ifdef __OPTIMIZE__
-    if (__builtin_constant_p(shift)) {
-        int32_t y;
-        __asm("asrs %0, %1, %2\n\tadc %0, %0, #0" : "=r"(y) : "r"(x), "i"(shift) : "cc");
-        return y;
-    }
-#endif
-    const int32_t twice = x >> (shift - 1u);
-    return (twice >> 1) + (twice & 1);
-}
-
-static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r);
-
-/* SSAT shifts what it saturates; x >> 31 turns ties away from zero. */
-#ifdef __OPTIMIZE__
-#define ELSTM_HAS_REQUANTIZE_16
-static inline int32_t elstm_requantize_16(int32_t acc, elstm_requantizer_t r)
-{
-    if (!__builtin_constant_p(r.shift) || r.shift >= 0) {
-        return elstm_saturate_16(elstm_requantize(acc, r));
-    }
-    const int32_t x = elstm_high_multiply(acc, r.multiplier);
-    const int32_t rounded = x + (x >> 31) + ((int32_t)1 << (-r.shift - 1));
-    int32_t y;
-    __asm("ssat %0, #16, %1, asr %2" : "=r"(y) : "r"(rounded), "i"(-r.shift));
-    return y;
-}
-#endif
 
 /* Two of four rows: columns 0 and 2 of p, then 1 and 3, times those of x. */
 #define ELSTM_TWO_ROWS(a, b)                                                                                 \

@@ -12,22 +12,25 @@
 #error "elstm_fixed.h is of elstm API 2: copy every elstm file from the same export"
 #endif
 
-/* A kernel is inlined where it is called, with the layer's constants; when a compiler optimizes for size, it
- * decides.
- */
-#if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
+/* A kernel is inlined where it is called: there the layer's widths, multipliers and shifts are constants. */
+#if defined(__GNUC__)
 #define ELSTM_KERNEL static inline __attribute__((always_inline))
 #else
 #define ELSTM_KERNEL static inline
 #endif
 
-#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__ARM_ARCH) && defined(__GNUC__)
+#if !defined(__GNUC__)
+/* the kernels of the cores are written for compilers that know GNU's assembler statements */
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #include "elstm_dsp.h"
-#elif defined(__ARM_ARCH_6M__)
+#elif defined(__ARM_ARCH_7M__) || defined(__ARM_ARCH_8M_MAIN__)
+#include "elstm_m3.h"
+#elif defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
 #include "elstm_m0.h"
 #endif
 
 extern const uint16_t elstm_sigmoid_table[513]; /* 65536 * sigmoid((i - 256) / 24) */
+extern const uint16_t elstm_sigmoid_half[258];  /* 65536 * sigmoid(i / 24) */
 extern const int16_t elstm_exp_factors[7];      /* exp(-2**e) in Q0.15 for e = -2 .. 4 */
 
 typedef char elstm_shift_is_arithmetic[((int32_t)-5 >> 1) == -3 && ((int64_t)-5 >> 1) == -3 ? 1 : -1];
@@ -64,7 +67,7 @@ static inline int32_t elstm_wrap_32(uint32_t x)
 
 #ifndef ELSTM_HAS_SHIFT_TO_NEAREST
 /* x / 2**shift to nearest, ties up; shift is 1 .. 31. */
-static inline int32_t elstm_shift_to_nearest(int32_t x, uint8_t shift)
+ELSTM_KERNEL int32_t elstm_shift_to_nearest(int32_t x, uint8_t shift)
 {
     const int32_t twice = x >> (shift - 1u);
     return (twice >> 1) + (twice & 1);
@@ -74,20 +77,24 @@ static inline int32_t elstm_shift_to_nearest(int32_t x, uint8_t shift)
 /* x / 2**shift to nearest, ties away from zero; x is above -2**31, shift is 0 .. 31.
  * x >> 31 is -1 below zero: it turns the ties of floor(x / 2**shift + 1/2) away from zero.
  */
-static inline int32_t elstm_rounding_shift(int32_t x, uint8_t shift)
+ELSTM_KERNEL int32_t elstm_rounding_shift(int32_t x, uint8_t shift)
 {
     return shift == 0u ? x : elstm_shift_to_nearest(x + (x >> 31), shift);
 }
 
 #ifndef ELSTM_HAS_HIGH_MULTIPLY
-/* (a * b + 2**30) >> 31, |product| <= 2**62; b is 0 or more. */
-static inline int32_t elstm_high_multiply(int32_t a, int32_t b)
+/* (a * b + 2**30) >> 31; b is 0 or more.  With twice b the result is the upper word; from 2**30 on, 2 * b is
+ * 2**32 too low as an int32, and a in the upper word puts that right.
+ */
+ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
 {
-    return (int32_t)(((int64_t)a * (int64_t)b + ((int64_t)1 << 30)) >> 31);
+    const int64_t carried = b >= ((int32_t)1 << 30) ? a : 0;
+    const int64_t product = (int64_t)a * (int64_t)elstm_wrap_32((uint32_t)b << 1);
+    return (int32_t)((product + carried * ((int64_t)1 << 32) + ((int64_t)1 << 31)) >> 32);
 }
 #endif
 
-static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
+ELSTM_KERNEL int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
 {
     if (r.shift > 0) {
         return elstm_high_multiply(elstm_wrap_32((uint32_t)acc << (uint8_t)r.shift), r.multiplier);
@@ -95,13 +102,23 @@ static inline int32_t elstm_requantize(int32_t acc, elstm_requantizer_t r)
     return elstm_rounding_shift(elstm_high_multiply(acc, r.multiplier), (uint8_t)-r.shift);
 }
 
-#ifndef ELSTM_HAS_REQUANTIZE_16
-/* elstm_requantize, saturated to 16 bits; |acc| is below 2**30. */
-static inline int32_t elstm_requantize_16(int32_t acc, elstm_requantizer_t r)
+#ifndef ELSTM_HAS_SATURATE_SHIFTED
+/* x >> shift, saturated to 16 bits; shift is 1 .. 31. */
+ELSTM_KERNEL int32_t elstm_saturate_shifted(int32_t x, uint8_t shift)
 {
-    return elstm_saturate_16(elstm_requantize(acc, r));
+    return elstm_saturate_16(x >> shift);
 }
 #endif
+
+/* elstm_requantize, saturated to 16 bits; |acc| is below 2**30 where shift is below 0. */
+ELSTM_KERNEL int32_t elstm_requantize_16(int32_t acc, elstm_requantizer_t r)
+{
+    if (r.shift >= 0) {
+        return elstm_saturate_16(elstm_requantize(acc, r));
+    }
+    const int32_t x = elstm_high_multiply(acc, r.multiplier);
+    return elstm_saturate_shifted(x + (x >> 31) + ((int32_t)1 << (uint8_t)(-r.shift - 1)), (uint8_t)-r.shift);
+}
 
 /* elstm_requantize whose second rounding takes ties up. */
 static inline int32_t elstm_requantize_ties_up(int32_t acc, elstm_requantizer_t r)
@@ -186,21 +203,31 @@ ELSTM_KERNEL const int8_t *elstm_four_rows(int32_t sum[4], const int8_t *weights
 {
     int32_t a = sum[0], b = sum[1], c = sum[2], d = sum[3];
     for (const int8_t *const end = x + (columns & ~3u); x != end; x += 4) {
-        for (uint8_t column = 0; column < 4u; column++) {
-            const int32_t code = x[column];
-            a += (int32_t)weights[column] * code;
-            b += (int32_t)weights[column + 4u] * code;
-            c += (int32_t)weights[column + 8u] * code;
-            d += (int32_t)weights[column + 12u] * code;
-        }
+        const int32_t x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];
+        a += weights[0] * x0;
+        a += weights[1] * x1;
+        a += weights[2] * x2;
+        a += weights[3] * x3;
+        b += weights[4] * x0;
+        b += weights[5] * x1;
+        b += weights[6] * x2;
+        b += weights[7] * x3;
+        c += weights[8] * x0;
+        c += weights[9] * x1;
+        c += weights[10] * x2;
+        c += weights[11] * x3;
+        d += weights[12] * x0;
+        d += weights[13] * x1;
+        d += weights[14] * x2;
+        d += weights[15] * x3;
         weights += 16;
     }
     for (uint8_t column = 0; column < (columns & 3u); column++) {
         const int32_t code = x[column];
-        a += (int32_t)weights[0] * code;
-        b += (int32_t)weights[1] * code;
-        c += (int32_t)weights[2] * code;
-        d += (int32_t)weights[3] * code;
+        a += weights[0] * code;
+        b += weights[1] * code;
+        c += weights[2] * code;
+        d += weights[3] * code;
         weights += 4;
     }
     sum[0] = a;
@@ -230,7 +257,7 @@ static inline int32_t elstm_clip_cell(int32_t cell, int32_t limit)
 }
 
 /* c' = f * c + i * g in cell codes of scale 2**power.  |f * c| and |i * g| are below 2**30: each fits 16 bits. */
-static inline int32_t elstm_update_cell_tflm(int32_t cell, int32_t i, int32_t f, int32_t g, int8_t power,
+ELSTM_KERNEL int32_t elstm_update_cell_tflm(int32_t cell, int32_t i, int32_t f, int32_t g, int8_t power,
                                              int32_t limit)
 {
     const int32_t kept = elstm_requantize_half(f * cell, 14);
@@ -246,6 +273,19 @@ static inline int32_t elstm_update_cell_litert(int32_t cell, int32_t i, int32_t 
     return elstm_clip_cell(kept + fresh, limit);
 }
 
+#ifdef __OPTIMIZE_SIZE__
+/* The table at x / 2**bits, interpolated: 2**bits times an entry.  bits is 9 or 8, |x| is 2**(bits + 8) at most.
+ * sigmoid(-x) is 1 - sigmoid(x), also between two entries.
+ */
+static inline int32_t elstm_interpolate(int32_t x, uint8_t bits)
+{
+    const int32_t sign = x >> 31, magnitude = (x ^ sign) - sign;
+    const uint16_t *const entry = elstm_sigmoid_half + (magnitude >> bits);
+    const int32_t weight = magnitude & (((int32_t)1 << bits) - 1);
+    const int32_t value = ((int32_t)entry[0] << bits) + weight * ((int32_t)entry[1] - (int32_t)entry[0]);
+    return (value ^ sign) - sign - sign * ((int32_t)65536 << bits);
+}
+#else
 /* The entry of 0; a compiler that sees the sum would add 256 to every index instead. */
 static inline const uint16_t *elstm_table_middle(void)
 {
@@ -263,6 +303,7 @@ static inline int32_t elstm_interpolate(int32_t x, uint8_t bits)
     const int32_t weight = (int32_t)((uint32_t)x & (((uint32_t)1 << bits) - 1u));
     return ((int32_t)entry[0] << bits) + weight * ((int32_t)entry[1] - (int32_t)entry[0]);
 }
+#endif
 
 /* 3 * x * 2**shift, rounded half up: the place of an int16 with scale 2**(shift - 12); shift is -3 .. 3. */
 static inline int32_t elstm_table_argument(int32_t x, int8_t shift)
@@ -271,7 +312,7 @@ static inline int32_t elstm_table_argument(int32_t x, int8_t shift)
 }
 
 /* x: int16 with scale 2**(shift - 12).  Returns Q0.15.  Ties of x < 0 are rounded down. */
-static inline int32_t elstm_sigmoid_by_table(int32_t x, int8_t shift)
+ELSTM_KERNEL int32_t elstm_sigmoid_by_table(int32_t x, int8_t shift)
 {
     const int32_t tripled = elstm_table_argument(x, shift);
     const int32_t argument = shift > 0 ? elstm_clamp(tripled, -130559, 130559) : tripled; /* ends below 1 */
@@ -279,7 +320,7 @@ static inline int32_t elstm_sigmoid_by_table(int32_t x, int8_t shift)
 }
 
 /* x: int16 with scale 2**(shift - 12).  Returns Q0.15. */
-static inline int32_t elstm_tanh_by_table(int32_t x, int8_t shift)
+ELSTM_KERNEL int32_t elstm_tanh_by_table(int32_t x, int8_t shift)
 {
     const int32_t argument = elstm_saturate_17(elstm_table_argument(x, shift));
     return (elstm_interpolate(argument, 8) - (((int32_t)1 << 23) - 128) + (argument >> 31)) >> 8;

@@ -30,7 +30,9 @@ __all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_te
 
 API_VERSION = 2  # of elstm.h
 # beside every model: the detector and the tables, the integer primitives, the kernels by core
-RUNTIME = ("elstm.c", "elstm.h", "elstm_fixed.h", "elstm_dsp.h", "elstm_m0.h")
+RUNTIME = (
+    "elstm.c", "elstm.h", "elstm_fixed.h", "elstm_m0.h", "elstm_m3.h", "elstm_dsp.h",
+)  # fmt: skip
 # beside models that call them, and the header that the last ones share
 MORE = ("elstm_lstm", "elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
 WIDE = "elstm_wide.h"
