@@ -25,6 +25,7 @@ from edge_lstm.program import (
 )
 
 Q3_12 = np.float32(2.0**-12)  # scale of a gate's sum
+TABLE_PLACES = 12288.0  # of a native gate's sum in 1: its table has 24, interpolated 512-fold
 PEEPHOLE_GATES = (0, 1, 3)  # i, f, o
 PEEPHOLE_BLOCK = 16  # cells that LiteRT's vector code takes at once
 LEAST_VARIANCE = np.float32(10_000)  # times the scale of a normalization's weights
@@ -139,13 +140,17 @@ def _lower_projection(layer: QLstm, variant: Variant) -> Projection | None:
 
 
 def lower_native(layer: QNativeLstm) -> NativeLstmProgram:
-    """All integers of a native LSTM."""
-    scales = layer.row_scales.astype(np.float64) * layer.hidden.scale * 4096.0
-    requantizer = Requantizer.of(scales.ravel().tolist())
-    power, shape = layer.hidden.power, scales.shape
+    """All integers of a native LSTM.
+
+    A multiplier's rounding moves an int32 accumulator by 1/4 at most: |acc| * 2**-33.
+    """
+    scales = layer.row_scales.astype(np.float64) * layer.hidden.scale * TABLE_PLACES
+    acc_shift = max(int(np.frexp(scales.max())[1]) + 1, 0)  # multipliers stay below 2**31
+    multiplier = np.floor(scales * 2.0 ** (32 - acc_shift) + 0.5)
+    power = layer.hidden.power
     return NativeLstmProgram(
         layer.name, layer.kernel, layer.recurrent_kernel, frozen(layer.bias, np.int64),
-        Requantizer(requantizer.multiplier.reshape(shape), requantizer.shift.reshape(shape)),
+        frozen(np.minimum(multiplier, 2**31 - 1), np.int64), acc_shift,
         30 + int(power if power is not None else 0), layer.cell_power,
         int(min(layer.cell_clip / 2.0**layer.cell_power, 32767.0)), layer.backwards, layer.storage,
     )  # fmt: skip
@@ -222,7 +227,7 @@ def _variant_overflow(layer: LstmProgram, variant: VariantProgram) -> list[str]:
 def native_overflow(layer: NativeLstmProgram) -> list[str]:
     """Every accumulator of a native LSTM that could leave 32 bits."""
     bound = largest_acc(layer.bias, np.concatenate([layer.kernel, layer.recurrent_kernel], axis=2), 32768)
-    bad = bound >= below_32_bits(layer.requantizer.shift)
+    bad = bound >= below_32_bits(np.full(bound.shape, layer.acc_shift))
     return [
         f"lstm '{layer.name}', gate {GATES[gate]}, unit {unit}: the accumulator can overflow; lower the "
         "weights or the bias, or quantize the input again"

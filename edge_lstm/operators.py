@@ -70,18 +70,24 @@ class Quantization:
         return real
 
 
-# How profile native stores weights: a byte each, two to a byte, or only the blocks of four that are not 0.
+# How profile native stores weights: a byte each, two to a byte, or only the blocks of four columns that are
+# not 0, of each row of a dense layer and of all four gates of a unit.
 STORAGES = ("int8", "int4", "blocks")
 
 
 BLOCK = 4  # columns of a block
 
 
-def nonzero_blocks(rows: Int8Array) -> npt.NDArray[np.bool_]:
+def nonzero_blocks(rows: Int8Array | npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Which blocks of four columns of each row hold a weight.  rows: (rows, columns)."""
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % BLOCK)))
     found: npt.NDArray[np.bool_] = np.asarray(padded.reshape(len(rows), -1, BLOCK).any(axis=2))
     return found
+
+
+def shared_blocks(kernel: Int8Array) -> npt.NDArray[np.bool_]:
+    """Which blocks of four columns of each unit hold a weight of any gate.  kernel: (4, units, columns)."""
+    return nonzero_blocks(np.asarray(kernel.any(axis=0)))
 
 
 def storage_problems(storage: str, *kernels: Int8Array) -> list[str]:

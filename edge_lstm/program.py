@@ -132,7 +132,8 @@ class LstmProgram:
 class NativeLstmProgram:
     """All integers of one LSTM layer of profile native.
 
-    bias: int32 (4, units).  requantizer: one entry a gate and unit (4, units), from the accumulator to Q3.12.
+    bias: int32 (4, units).  multiplier: 0 .. 2**31 - 1 (4, units); ``multiplier * 2**(acc_shift - 32)`` makes
+    an accumulator 12288 times the gate's real sum.  acc_shift: 0, but for absurd scales.
     hidden_shift: from Q0.30 to the hidden codes.  storage: of the kernels, see operators.STORAGES.
     """
 
@@ -140,7 +141,8 @@ class NativeLstmProgram:
     kernel: npt.NDArray[np.int8]
     recurrent_kernel: npt.NDArray[np.int8]
     bias: IntArray
-    requantizer: Requantizer
+    multiplier: IntArray
+    acc_shift: int
     hidden_shift: int
     cell_power: int
     cell_clip: int

@@ -16,8 +16,8 @@ from edge_lstm.scales import (
     cell_power,
     compensated_codes,
     lowest_scales,
+    lstm_storage,
     quantize_bias,
-    storage_of,
 )
 
 HIDDEN_POWERS = range(-15, -8)  # |o * tanh(c)| stays below 1: -15 is enough, coarser ones balance the kernels
@@ -57,12 +57,12 @@ def native_lstm(layer: Lstm, signals: Signals, source: Quantization, config: Qua
     codes, scales, _ = rows(power)
     hidden = wide(power)
     row_scales = scales.reshape(4, units)
-    joined_codes = codes.reshape(4, units, -1)
+    kernels = np.split(codes.reshape(4, units, -1), [features], axis=2)
     steps = row_scales.astype(np.float64) * hidden.scale
     return QNativeLstm(
         name=layer.name,
-        kernel=joined_codes[:, :, :features],
-        recurrent_kernel=joined_codes[:, :, features:],
+        kernel=kernels[0],
+        recurrent_kernel=kernels[1],
         bias=quantize_bias(f"lstm '{layer.name}'", layer.bias.reshape(4, -1), steps, 8),
         row_scales=row_scales,
         input=source,
@@ -70,5 +70,5 @@ def native_lstm(layer: Lstm, signals: Signals, source: Quantization, config: Qua
         cell_power=cell_power(float(np.abs(signals.inner["cell"]).max()), config.cell_headroom),
         cell_clip=layer.cell_clip,
         backwards=layer.backwards,
-        storage=storage_of(codes, config),
+        storage=lstm_storage(kernels, config),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import ConfigError, ModelError, raise_all
 from edge_lstm.fixedpoint import quantize_multiplier
-from edge_lstm.operators import BLOCK, nonzero_blocks
+from edge_lstm.operators import BLOCK, nonzero_blocks, shared_blocks
 from edge_lstm.qgraph import CELL_POWERS, PROFILES, Quantization
 
 RANGES = ("minmax", "percentile", "mse")
@@ -181,7 +181,7 @@ def compensated_codes(
     """Codes (rows, columns) in which later columns make up for the rounding of earlier ones.
 
     scales: (rows,).  moments: (columns, columns), mean products of what the columns are multiplied with; sums
-    over correlated values lose far less this way (Frantar et al., GPTQ, 2022).
+    over correlated values lose far less this way (Frantar et al., GPTQ, 2022).  A weight of 0 has code 0.
     """
     limit = 7 if kind == "int4" else 127
     damped = moments + np.eye(len(moments)) * (0.01 * float(np.trace(moments)) / len(moments) + 1e-12)
@@ -189,7 +189,8 @@ def compensated_codes(
     left = np.array(weights, dtype=np.float64)
     codes = np.zeros(left.shape)
     for column in range(left.shape[1]):
-        codes[:, column] = np.clip(np.rint(left[:, column] / scales), -limit, limit)
+        rounded = np.clip(np.rint(left[:, column] / scales), -limit, limit)
+        codes[:, column] = rounded * (weights[:, column] != 0)
         error = (left[:, column] - codes[:, column] * scales) / factor[column, column]
         left[:, column + 1 :] -= np.outer(error, factor[column, column + 1 :])
     return codes.astype(np.int8)
@@ -201,13 +202,22 @@ def lowest_scales(bias: FloatArray, step: float) -> FloatArray:
     return found
 
 
-def storage_of(rows: npt.NDArray[np.int8], config: QuantizeConfig) -> str:
-    """How profile native stores these weights (rows, columns): blocks only where they save a quarter."""
+def dense_storage(rows: npt.NDArray[np.int8], config: QuantizeConfig) -> str:
+    """How profile native stores a dense kernel (rows, columns): blocks only where they save a quarter."""
+    stored = len(rows) + int(nonzero_blocks(rows).sum()) * (BLOCK + 1)
+    return _storage(stored, rows.size, config)
+
+
+def lstm_storage(kernels: Sequence[npt.NDArray[np.int8]], config: QuantizeConfig) -> str:
+    """The same for kernels (4 gates, units, columns), whose blocks the gates of a unit share."""
+    stored = sum(kernel.shape[1] + int(shared_blocks(kernel).sum()) * (4 * BLOCK + 1) for kernel in kernels)
+    return _storage(stored, sum(kernel.size for kernel in kernels), config)
+
+
+def _storage(stored: int, size: int, config: QuantizeConfig) -> str:
     if config.weights == "int4":
         return "int4"
-    blocks = nonzero_blocks(rows)
-    stored = len(rows) + int(blocks.sum()) * (BLOCK + 1)
-    return "blocks" if stored < 0.75 * rows.size else "int8"
+    return "blocks" if stored < 0.75 * size else "int8"
 
 
 def quantize_bias(where: str, bias: FloatArray, scales: FloatArray, bits: int) -> npt.NDArray[Any]:

@@ -28,11 +28,11 @@ from edge_lstm.placing_operators import (
 from edge_lstm.scales import (
     QuantizeConfig,
     best_rows,
+    dense_storage,
     lowest_scales,
     quantize_bias,
     quantize_rows,
     quantize_weights,
-    storage_of,
     wide_power,
 )
 
@@ -96,7 +96,7 @@ class Tape:
             codes, scales, _ = best_rows(
                 kernel.T, np.ones(len(kernel)), lowest_scales(bias, given.scale), self.config.weights
             )
-            storage = storage_of(codes, self.config)
+            storage = dense_storage(codes, self.config)
         elif given.bits == 16:
             codes, scales = quantize_rows(kernel.T)
         else:

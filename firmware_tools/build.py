@@ -27,8 +27,9 @@ ZIG = (sys.executable, "-m", "ziglang", "cc")
 C_FLAGS = ("-std=c99",)
 CORE_FLAGS = (
     "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-fomit-frame-pointer", "-fno-unwind-tables",
-    "-fno-asynchronous-unwind-tables", "-g0",
-)  # fmt: skip
+    "-fno-asynchronous-unwind-tables", "-g",
+)  # fmt: skip  # -g changes no code; phases.py reads it
+OPTIMIZE = {"speed": "-O2", "size": "-Os"}
 ERROR_LINES = 12  # of a compiler's output, in a message
 
 
@@ -136,18 +137,24 @@ def host_compilers() -> list[Compiler]:
     return [*found, *([Compiler("zig cc", ZIG)] if find_spec("ziglang") else [])]
 
 
-def core_compilers(core: Core) -> list[Compiler]:
-    """The compilers for ``core`` on this machine, best first: arm-none-eabi-gcc, zig from PyPI."""
-    found = []
+def core_compilers(core: Core, optimize: str = "speed") -> list[Compiler]:
+    """The compilers for ``core`` on this machine, best first: arm-none-eabi-gcc, zig from PyPI.
+
+    optimize: one of OPTIMIZE, ConfigError for another.
+    """
+    if optimize not in OPTIMIZE:
+        raise ConfigError(f"optimize is '{optimize}', expected one of {', '.join(OPTIMIZE)}")
+    found, level = [], OPTIMIZE[optimize]
     script = ("-T", str(HARNESS / "core.ld"))
     if shutil.which(GCC):
         link: tuple[str, ...] = ("-nostdlib", "-lgcc", *script)
-        found.append(Compiler(f"{GCC} {_output((GCC, '-dumpfullversion'))}", (GCC,), core.gcc_flags, link))
+        name = f"{GCC} {_output((GCC, '-dumpfullversion'))}"
+        found.append(Compiler(name, (GCC,), (*core.gcc_flags, level), link))
     if find_spec("ziglang"):
         version = _output((*ZIG[:-1], "version"))
         # zig builds its own compiler library once a core, which takes seconds; only M0 needs one
         link = ("-nostdlib", *script) if core.thumb2 else script
-        found.append(Compiler(f"zig cc {version}", ZIG, core.zig_flags, link))
+        found.append(Compiler(f"zig cc {version}", ZIG, (*core.zig_flags, level), link))
     return found
 
 
@@ -162,9 +169,9 @@ def find_host_compiler() -> Compiler:
     return compilers[0]
 
 
-def find_compiler(core: Core) -> Compiler:
+def find_compiler(core: Core, optimize: str = "speed") -> Compiler:
     """The best of ``core_compilers``; MissingTool where there is none."""
-    compilers = core_compilers(core)
+    compilers = core_compilers(core, optimize)
     if not compilers:
         raise MissingTool(
             f"no C compiler for {core.name} found ({GCC}, or zig from PyPI); it builds the firmware.\n"
@@ -178,7 +185,7 @@ def build_host(sources: Sources, folder: Path, compiler: Compiler | None = None)
     compiler = compiler or find_host_compiler()
     library = folder / "model.so"
     files = [str(sources.harness), *map(str, sources.models), *map(str, sources.runtime)]
-    flags = (*C_FLAGS, "-O2", "-fPIC", "-shared", *_include(sources))
+    flags = (*C_FLAGS, "-O2", *compiler.flags, "-fPIC", "-shared", *_include(sources))
     run_compiler(compiler, [*flags, *files, "-o", str(library)])
     return library
 
@@ -199,7 +206,8 @@ def build_core(core: Core, sources: Sources, folder: Path, compiler: Compiler | 
     )
     image = folder / f"{core.name}.elf"
     linked = ["-Wl,--gc-sections", f"-Wl,-e,{sources.entry}", *compiler.link_flags, "-o", str(image)]
-    run_compiler(compiler, [*compiler.flags, *map(str, objects), str(support), *linked])
+    # -g: zig drops the symbols without it
+    run_compiler(compiler, [*compiler.flags, "-g", *map(str, objects), str(support), *linked])
     return image
 
 

@@ -23,9 +23,9 @@ class Core:
     thumb2: bool = True
 
 
-def _core(name: str, unicorn_model: str, thumb2: bool = True) -> Core:
-    gcc_flags = (f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft", "-O2")
-    zig_flags = ("-target", "thumb-freestanding-eabi", f"-mcpu={name.replace('-', '_')}", "-O2")
+def _core(name: str, unicorn_model: str, thumb2: bool = True, zig_more: str = "") -> Core:
+    gcc_flags = (f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft")
+    zig_flags = ("-target", "thumb-freestanding-eabi", f"-mcpu={name.replace('-', '_')}{zig_more}")
     return Core(name, gcc_flags, zig_flags, unicorn_model, thumb2)
 
 
@@ -36,7 +36,7 @@ CORES = {
         _core("cortex-m3", "UC_CPU_ARM_CORTEX_M3"),
         _core("cortex-m4", "UC_CPU_ARM_CORTEX_M4"),
         _core("cortex-m7", "UC_CPU_ARM_CORTEX_M7"),
-        _core("cortex-m33", "UC_CPU_ARM_CORTEX_M33"),
+        _core("cortex-m33", "UC_CPU_ARM_CORTEX_M33", zig_more="+dsp"),
     )
 }
 

@@ -1,10 +1,11 @@
-"""What a network costs on a core: counted instructions, linked sizes, painted stack.
+"""What a network costs on a core: counted instructions and their phases, linked sizes, painted stack.
 
 Reads a QGraph and a stream of codes; builds one image; writes nothing.
 """
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import numpy as np
 from edge_lstm.errors import ConfigError, DataError
 from edge_lstm.optional import require
 from edge_lstm.qgraph import CodeArray, QGraph
-from firmware_tools.build import compile_flags, find_compiler
+from firmware_tools.build import build_core, compile_flags, find_compiler, write_sources
 from firmware_tools.c_executor import UNUSED
 from firmware_tools.cores import core_named
-from firmware_tools.elf import Image
-from firmware_tools.emulator import BUFFER, STACK, STACK_BYTES, Machine, build_machine
+from firmware_tools.elf import Image, read_image
+from firmware_tools.emulator import BUFFER, STACK, STACK_BYTES, Machine
+from firmware_tools.phases import PhaseMap, PhaseTally, instruction_offsets, read_phases
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Measurement:
     code_bytes: the model's and the runtime's functions and what they need of the compiler's library.
     table_bytes: the runtime's constants.  weight_bytes: the model's constants.  ram_bytes: the state struct
     and every other variable.  stack_bytes: deepest use below the caller's stack pointer.
+    phases: mean instructions of each phase, see phases.py; of a call with its detector where that is counted,
+    None where phases cannot be told apart.
     """
 
     instructions_per_step: dict[str, float]
@@ -41,16 +45,49 @@ class Measurement:
     stack_bytes: int
     compiler: str
     flags: tuple[str, ...]
+    phases: dict[str, float] | None = None
 
 
 def measure(
-    qgraph: QGraph, core_name: str, codes: CodeArray, *, what: str = "step", c_dir: Path | None = None
+    qgraph: QGraph,
+    core_name: str,
+    codes: CodeArray,
+    *,
+    what: str = "step",
+    c_dir: Path | None = None,
+    optimize: str = "speed",
 ) -> Measurement:
     """Run ``codes`` (steps, features) one row, or one whole window, at a time from reset and count.
 
     what: "step" for the network alone, "detect" for the network and its detector.
-    c_dir: a folder of exported C to compile instead of a fresh export.
+    c_dir: a folder of exported C to compile instead of a fresh export.  optimize: one of build.OPTIMIZE.
     """
+    calls = calls_of(qgraph, codes, what)
+    core, detect = core_named(core_name), what == "detect"
+    compiler = find_compiler(core, optimize)
+    with tempfile.TemporaryDirectory(prefix="edge-lstm-") as name:
+        folder = Path(name)
+        sources = write_sources([qgraph], folder, detect=detect, c_dir=c_dir)
+        linked = build_core(core, sources, folder, compiler)
+        machine, phase_map = Machine(read_image(linked), core), read_phases(linked)
+    paint_stack(machine)
+    step, phases = _count_calls(machine, qgraph.name, "window" if qgraph.window else "step", calls, phase_map)
+    detected = None
+    if detect:
+        detected, phases = _count_calls(machine, qgraph.name, "detect", calls, phase_map)
+    return Measurement(
+        instructions_per_step=spread(step),
+        detect_instructions_per_step=spread(detected) if detected else None,
+        **image_bytes(machine.image),
+        stack_bytes=stack_depth(machine),
+        compiler=compiler.name,
+        flags=compile_flags(compiler),
+        phases={phase: count / len(calls) for phase, count in phases.items()},
+    )
+
+
+def calls_of(qgraph: QGraph, codes: CodeArray, what: str) -> CodeArray:
+    """Codes (calls, rows, features) of a stream (steps, features); refuses what cannot be measured."""
     if what not in ("step", "detect"):
         raise ConfigError(f"what is '{what}', expected 'step' or 'detect'")
     if what == "detect" and qgraph.detector is None:
@@ -59,22 +96,7 @@ def measure(
     height = qgraph.window or 1
     if rows.ndim != 2 or rows.shape[1] != qgraph.features or len(rows) < height:
         raise DataError(f"codes are {rows.shape}, expected ({height} or more steps, {qgraph.features})")
-    core = core_named(core_name)
-    compiler = find_compiler(core)
-    detect = what == "detect"
-    machine = build_machine([qgraph], core, detect=detect, c_dir=c_dir, compiler=compiler)
-    paint_stack(machine)
-    calls = rows[: len(rows) // height * height].reshape(-1, height, qgraph.features)
-    step = _count_calls(machine, qgraph.name, "window" if qgraph.window else "step", calls)
-    detected = _count_calls(machine, qgraph.name, "detect", calls) if detect else None
-    return Measurement(
-        instructions_per_step=_spread(step),
-        detect_instructions_per_step=_spread(detected) if detected else None,
-        **image_bytes(machine.image),
-        stack_bytes=stack_depth(machine),
-        compiler=compiler.name,
-        flags=compile_flags(compiler),
-    )
+    return rows[: len(rows) // height * height].reshape(-1, height, qgraph.features)
 
 
 def image_bytes(image: Image) -> dict[str, int]:
@@ -88,12 +110,16 @@ def image_bytes(image: Image) -> dict[str, int]:
     }
 
 
-def _spread(counts: list[int]) -> dict[str, float]:
+def spread(counts: list[int]) -> dict[str, float]:
+    """Mean, min and max of the counts of several calls."""
     return {"mean": float(np.mean(counts)), "min": min(counts), "max": max(counts)}
 
 
-def _count_calls(machine: Machine, name: str, function: str, calls: CodeArray) -> list[int]:
-    """Instructions of each call of ``NAME_step``, ``NAME_detect`` or ``NAME_window``, from reset.
+def _count_calls(
+    machine: Machine, name: str, function: str, calls: CodeArray, phase_map: PhaseMap
+) -> tuple[list[int], dict[str, int]]:
+    """Instructions of each call of ``NAME_step``, ``NAME_detect`` or ``NAME_window``, from reset; those of
+    each phase over all calls.
 
     calls: codes (calls, rows, features).
     """
@@ -102,26 +128,29 @@ def _count_calls(machine: Machine, name: str, function: str, calls: CodeArray) -
     machine.call(f"{name}_harness_reset", state)
     # step, window: x, y; detect: x, present (null: all), score
     arguments = (x, 0, rest) if function == "detect" else (x, rest)
-    counts = []
-    with InstructionCounter(machine) as counter:
+    functions = {symbol.address for symbol in machine.image.symbols if symbol.function}
+    counts, tally = [], PhaseTally(phase_map, functions, machine.read)
+    with InstructionCounter(machine, tally) as counter:
         for codes in calls:
             machine.write(x, codes.tobytes())
             counter.instructions = 0
+            tally.begin()
             machine.call(f"{name}_{function}", state, *arguments)
             counts.append(counter.instructions)
-    return counts
+    return counts, tally.counts()
 
 
 class InstructionCounter:
     """Counts the instructions that a machine executes while the context is open.
 
     One hook a basic block, with the block's number of instructions counted once; an instruction that an IT
-    block skips counts as issued, as it does in the core's pipeline.
+    block skips counts as issued, as it does in the core's pipeline.  tally: is told of every block.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, tally: PhaseTally | None = None) -> None:
         self.machine = machine
         self.instructions = 0
+        self._tally = tally
         self._lengths: dict[tuple[int, int], int] = {}
         self._hook: Any = None
 
@@ -138,15 +167,13 @@ class InstructionCounter:
         if key not in self._lengths:
             self._lengths[key] = thumb_instructions(self.machine.read(address, size))
         self.instructions += self._lengths[key]
+        if self._tally is not None:
+            self._tally.enter(address, size)
 
 
 def thumb_instructions(code: bytes) -> int:
-    """Number of Thumb instructions in straight-line ``code``: 4 bytes where the top bits say so, else 2."""
-    at = count = 0
-    while at < len(code):
-        at += 4 if code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2
-        count += 1
-    return count
+    """Number of Thumb instructions in straight-line ``code``."""
+    return len(instruction_offsets(code))
 
 
 def paint_stack(machine: Machine) -> None:

@@ -141,7 +141,8 @@ def test_the_c_on_host_and_emulated_m4_equals_numpy_on_200_random_models(
 
 
 def test_the_compiled_executors_are_all_here() -> None:
-    assert set(COMPILED) == {"host", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"}
+    cores = {"cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"}
+    assert set(COMPILED) == {"host", *cores}
 
 
 class Forgetful(NumpyExecutor):

@@ -16,7 +16,14 @@ import numpy.typing as npt
 import pytest
 
 from edge_lstm import fixedpoint
-from edge_lstm.emit.c_code import RUNTIME, emit_c, layer_symbols, program_hash, runtime_text
+from edge_lstm.emit.c_code import (
+    RUNTIME,
+    emit_c,
+    layer_symbols,
+    program_hash,
+    runtime_text,
+    runtime_with_included,
+)
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.lower import lower
 from edge_lstm.operators import QState, wide
@@ -268,13 +275,14 @@ def test_products_and_sums_of_all_corners_are_equal_at_every_shift(tmp_path: Pat
 
 def test_both_scalings_of_wide_sums_equal_python_at_every_edge(tmp_path: Path) -> None:
     need("gcc")
-    for file in ("elstm.h", "elstm_wide.h"):
+    for file in runtime_with_included("elstm.h", "elstm_wide.h"):
         (tmp_path / file).write_text(runtime_text(file))
     (tmp_path / "main.c").write_text(
         '#include "elstm_wide.h"\n#include <stdio.h>\n'
         "int main(void) {\n    int64_t x[4];\n    while (fread(x, 8, 4, stdin) == 4) {\n"
         "        const elstm_requantizer_t r = {(int32_t)x[1], (int8_t)x[2]};\n"
-        "        const int32_t y = x[3] ? elstm_scale_short((int32_t)x[0], r) : elstm_scale_wide(x[0], r);\n"
+        "        const int32_t y = x[3] ? elstm_scale_short((int32_t)x[0], r.multiplier, (uint8_t)x[2])\n"
+        "                               : elstm_scale_wide(x[0], r);\n"
         "        fwrite(&y, 4, 1, stdout);\n    }\n    return 0;\n}\n"
     )
     flags = ("-std=c99", "-O2", "-fsanitize=undefined", "-fno-sanitize-recover=all")
@@ -323,7 +331,7 @@ def test_a_plain_network_travels_without_the_operators() -> None:
     plain = random_qgraph(7)
     assert set(emit_c(lower(plain))) == {"random_7.c", "random_7.h", *RUNTIME, "elstm_lstm.h"}
     relu = network("n", QRelu("relu", Q8))
-    more = {"elstm_operators.c", "elstm_operators.h", "elstm_wide.h"}
+    more = {"elstm_operators.c", "elstm_operators.h"}
     assert set(emit_c(lower(relu))) == {"n.c", "n.h", *RUNTIME, *more}
 
 

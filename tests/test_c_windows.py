@@ -213,7 +213,9 @@ def test_a_folder_without_the_operators_is_refused(tmp_path: Path) -> None:
     assert HostExecutor(qgraph, tmp_path).run(np.zeros((7, 3), np.int8)).shape == (1, 4)
     for file in tmp_path.glob("elstm_*"):
         file.unlink()
-    message = "has no elstm_fixed.h, .*, elstm_operators.h, elstm_operators.c, elstm_wide.h; export the model"
+    message = (
+        "has no elstm_fixed.h, .*, elstm_operators.h, elstm_operators.c, elstm_rows.h, .*; export the model"
+    )
     with pytest.raises(ConfigError, match=message):
         HostExecutor(qgraph, tmp_path)
 
@@ -224,7 +226,7 @@ def test_a_folder_without_the_operators_is_refused(tmp_path: Path) -> None:
         network("n", QRelu("relu", Q8), window=4),
         network("n", QRelu("relu", Q8)),
         network("n", QRelu("relu", Q8), QRow("last", Q8), window=5),
-        network("n", QRecode("wide", Q8, wide(-12)), window=5),
+        network("n", QRecode("wide", Q8, wide(-12)), QRelu("relu", wide(-12)), window=5),
     ],
     ids=["rows", "streaming", "outputs", "bits"],
 )

@@ -312,7 +312,9 @@ def test_bench_counts_and_sizes_are_complete_and_repeat(pump_tflite: Path) -> No
         for key in ("code_bytes", "table_bytes", "weight_bytes", "ram_bytes", "stack_bytes"):
             assert entry[key] > 0, key
         assert entry["compiler"] and entry["flags"]
-    refused(edge_lstm("bench", pump_tflite, "--on", "litert"), "cannot count instructions")
+    refused(edge_lstm("bench", pump_tflite, "--on", "tflm"), "tflm cannot be measured; choose from cortex-m0")
+    timed = edge_lstm("bench", pump_tflite, "--on", "host,litert")
+    assert timed.exit_code == 0 and "times LiteRT" in timed.output and "1000 streams" in timed.output
 
 
 def test_detect_prints_alarms_as_text_and_as_json_lines(

@@ -458,7 +458,7 @@ def test_a_measurement_counts_one_step_and_reads_the_linked_sizes(core: str) -> 
     assert step.ram_bytes == ctypes.c_uint32.in_dll(library, "pump_harness_state_bytes").value
     assert 40 <= step.stack_bytes <= detect.stack_bytes < 400
     assert step.compiler.split()[0] in (GCC, "zig")
-    assert f"-mcpu={core}" in {flag.replace("_", "-") for flag in step.flags}
+    assert any(flag.replace("_", "-").startswith(f"-mcpu={core}") for flag in step.flags)
 
 
 def test_the_other_profile_leaves_nothing_in_the_image() -> None:

@@ -83,20 +83,26 @@ def test_element_breaks_ties_in_order() -> None:
     assert element_mask(np.full((2, 3), -1.0), 0.5).tolist() == [[False] * 3, [True] * 3]
 
 
-def c_blocks(mask: Any, columns_of_c: int) -> list[Any]:
-    """Blocks as C sees them: its kernel is [unit][feature], four features a word."""
-    return [row[start : start + 4] for row in mask.T for start in range(0, columns_of_c, 4)]
+def blocks_of(mask: Any, gates: int) -> list[Any]:
+    """Four features of one unit in all its gates."""
+    rows, columns = mask.shape
+    units = mask.reshape(rows, gates, columns // gates)
+    return [
+        units[start : start + 4, :, unit] for unit in range(units.shape[2]) for start in range(0, rows, 4)
+    ]
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.77, 0.99])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 8), (4, 5), (5, 28), (8, 4), (13, 3)])
-def test_block_removes_whole_words_of_the_c_kernel(shape: tuple[int, int], sparsity: float) -> None:
+@pytest.mark.parametrize("gates", [1, 4])
+@pytest.mark.parametrize("shape", [(1, 4), (3, 8), (4, 20), (5, 28), (8, 4), (13, 12)])
+def test_block_removes_the_weakest_blocks(shape: tuple[int, int], gates: int, sparsity: float) -> None:
     weights = np.random.default_rng(2).normal(size=shape).astype(np.float32)
-    mask = block_mask(weights, sparsity)
-    blocks = c_blocks(mask, shape[0])
+    mask = block_mask(weights, sparsity, gates)
+    blocks = blocks_of(mask, gates)
     assert all(block.all() or not block.any() for block in blocks)
-    assert abs((~mask).sum() - sparsity * weights.size) <= 2  # half a block: the nearer of two neighbours
-    energy = [np.mean(block**2) for block in c_blocks(weights, shape[0])]
+    half = 2 * gates  # of a block: the nearer of two neighbours
+    assert abs((~mask).sum() - sparsity * weights.size) <= half
+    energy = [np.mean(np.square(block, dtype=np.float64)) for block in blocks_of(weights, gates)]
     gone = [value for value, block in zip(energy, blocks, strict=True) if not block.any()]
     stays = [value for value, block in zip(energy, blocks, strict=True) if block.all()]
     assert max(gone, default=0) <= min(stays, default=np.inf)
@@ -106,6 +112,9 @@ def test_a_block_by_hand() -> None:
     weights = np.array([[9, 1], [9, 1], [0, 1], [0, 1], [5, 0.5]], dtype=np.float32)
     mask = block_mask(weights, 0.5)  # of 10 weights: the tail of 1 and the block of 4 in column 1
     assert mask.tolist() == [[True, False]] * 5
+    # units 0 and 1 of gate 0, then of gate 1
+    gates = np.array([[1, 9, 0, 0], [1, 0, 0, 0]], dtype=np.float32)
+    assert block_mask(gates, 0.5, 2).tolist() == [[False, True, False, True]] * 2
 
 
 def test_the_masks_of_a_rising_sparsity_contain_each_other() -> None:
@@ -134,12 +143,17 @@ def with_weights(graph: Graph, weights: list[Any]) -> Graph:
 @pytest.mark.parametrize("method", ["element", "block"])
 def test_the_requested_sparsity_survives_fine_tuning(pruned: dict[str, Pruned], method: str) -> None:
     result = pruned[method]
-    for kernel in matrices(result.graph):
-        tolerance = 0.5 if method == "element" else 2
+    kernels = [
+        (array, 4 if isinstance(layer, Lstm) else 1)
+        for layer in result.graph.layers
+        for array in layer_weights(layer)
+        if array.ndim == 2
+    ]
+    for kernel, gates in kernels:
+        tolerance = 0.5 if method == "element" else 2 * gates
         assert abs((kernel == 0).sum() - 0.5 * kernel.size) <= tolerance
         if method == "block":
-            nonzero = kernel != 0
-            assert all(b.all() or not b.any() for b in c_blocks(nonzero, kernel.shape[0]))
+            assert all(b.all() or not b.any() for b in blocks_of(kernel != 0, gates))
     for layer in result.graph.layers:
         assert (layer.bias != 0).all()
     keras_weights = [w for w in get_weights(result.model) if w.ndim == 2]

@@ -7,7 +7,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "elstm_fixed.h"
+#include "elstm_activations.h"
 #include <string.h>
 
 /* 65536 * sigmoid((i - 256) / 24), as TensorFlow Lite Micro and CMSIS-NN round it from the middle on; NUMERICS.md, 3 */

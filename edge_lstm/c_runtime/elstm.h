@@ -25,12 +25,14 @@ extern "C" {
 #endif
 
 /* A factor multiplier * 2**(shift - 31); multiplier is 0 or 2**30 .. 2**31 - 1, shift is -31 .. 30.
+ * What it multiplies is below 2**bits; 0: nothing is known.
  * In a dense layer of profile litert: a float32 multiplier * 2**shift; multiplier is 2**23 .. 2**24 - 1,
  * shift is -62 .. 0.
  */
 typedef struct {
     int32_t multiplier;
     int8_t shift;
+    uint8_t bits;
 } elstm_requantizer_t;
 
 /* One LSTM layer; gates in the order i, f, g, o. */

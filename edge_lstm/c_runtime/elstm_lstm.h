@@ -6,8 +6,14 @@
 #ifndef ELSTM_LSTM_H
 #define ELSTM_LSTM_H
 
-#include "elstm_fixed.h"
+#include "elstm_activations.h"
 #include <string.h>
+
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && defined(__GNUC__)
+#include "elstm_mve.h"
+#elif defined(ELSTM_HAS_LANES)
+#include "elstm_lanes.h"
+#endif
 
 typedef int32_t elstm_scaling_t(int32_t acc, elstm_requantizer_t r);
 
@@ -40,6 +46,7 @@ static inline void elstm_lstm_reset(const elstm_lstm_t *layer, int8_t *hidden, i
 /* One time step.  x: [features], hidden: [units] of the step before, next: [units], the new hidden codes and
  * the layer's output; cell: [units], updated in place.
  */
+#ifndef ELSTM_HAS_LSTM_STEP_TFLM
 ELSTM_KERNEL void elstm_lstm_step_tflm(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden,
                                        int8_t *next, int16_t *cell)
 {
@@ -62,6 +69,7 @@ ELSTM_KERNEL void elstm_lstm_step_tflm(const elstm_lstm_t *layer, const int8_t *
         bias += 2 * GATES;
     }
 }
+#endif
 
 ELSTM_KERNEL void elstm_lstm_step_litert(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden,
                                          int8_t *next, int16_t *cell)
@@ -111,10 +119,12 @@ ELSTM_KERNEL void elstm_dense(const elstm_dense_t *layer, const int8_t *x, int8_
     }
 }
 
+#ifndef ELSTM_HAS_DENSE_TFLM
 ELSTM_KERNEL void elstm_dense_tflm(const elstm_dense_t *layer, const int8_t *x, int8_t *y)
 {
     elstm_dense(layer, x, y, elstm_requantize);
 }
+#endif
 
 ELSTM_KERNEL void elstm_dense_litert(const elstm_dense_t *layer, const int8_t *x, int8_t *y)
 {

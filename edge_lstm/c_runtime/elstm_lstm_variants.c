@@ -11,13 +11,13 @@
 #include "elstm_lstm_variants.h"
 #include <string.h>
 
-#include "elstm_fixed.h"
+#include "elstm_activations.h"
 #include "elstm_wide.h"
 
 /* 1 / sqrt(value) by five Newton steps; value is 1 or more. */
 static inline elstm_requantizer_t elstm_inverse_square_root(int32_t value)
 {
-    elstm_requantizer_t inverse = {INT32_MAX, 0};
+    elstm_requantizer_t inverse = {INT32_MAX, 0, 0};
     int8_t right = 11;
     if (value <= 1) {
         return inverse;

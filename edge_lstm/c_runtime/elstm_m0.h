@@ -29,6 +29,18 @@ ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
     return (p * r + (t >> 16)) * 2 + (int32_t)(low >> 15);
 }
 
+/* The same for an a below 2**20 by three products of 11 bits of b: each floor drops bits that no later one needs. */
+#define ELSTM_HAS_SHORT_MULTIPLY
+ELSTM_KERNEL int32_t elstm_short_multiply(int32_t a, int32_t b, uint8_t bits)
+{
+    if (bits == 0u || bits > 20u) {
+        return elstm_high_multiply(a, b);
+    }
+    const int32_t low = a * elstm_factor(b & 2047) >> 11;
+    const int32_t middle = (a * elstm_factor(b >> 11 & 2047) + low) >> 11;
+    return (a * elstm_factor(b >> 22) + middle + 256) >> 9;
+}
+
 /* One row of four columns: a byte is extended and multiplied, then the next one is shifted down. */
 #define ELSTM_ROW(place, acc)                                                                                \
     "ldr %[word], [%[weights], #" place "]\n\t"                                                              \
@@ -50,7 +62,8 @@ ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
     "movs %[t], #" place "\n\t"                                                                              \
     "ldrsb %[" x "], [%[x], %[t]]\n\t"
 
-#if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__) /* else the compiler takes a register itself */
+/* It takes every low register: a compiler that needs one itself, as clang does, uses the plain C. */
+#if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__) && !defined(__clang__)
 /* Adds four rows of whole blocks of four columns; the sums lie in the high registers, which can only add. */
 ELSTM_KERNEL const int8_t *elstm_four_row_blocks(int32_t sum[4], const int8_t *weights, const int8_t *x,
                                                   const int8_t *end)

@@ -11,69 +11,7 @@
 #include "elstm_operators.h"
 #include <string.h>
 
-#include "elstm_fixed.h"
-#include "elstm_wide.h"
-
-void elstm_dense_16(const elstm_dense_16_t *layer, const int16_t *x, int16_t *y)
-{
-    const int8_t *row = layer->kernel;
-    const elstm_requantizer_t *r = layer->requantizers;
-    for (uint16_t output = 0; output < layer->outputs; output++) {
-        const int32_t acc = elstm_dot_16(layer->bias[output], row, x, layer->features);
-        const int32_t code = elstm_scale_short(acc, *r) + layer->output_zero_point;
-        y[output] = (int16_t)elstm_clamp(code, layer->minimum, 32767);
-        row += layer->features;
-        r += layer->per_row;
-    }
-}
-
-void elstm_dense_48(const elstm_dense_48_t *layer, const int16_t *x, int16_t *y)
-{
-    const int8_t *row = layer->kernel;
-    const elstm_requantizer_t *r = layer->requantizers;
-    for (uint16_t output = 0; output < layer->outputs; output++) {
-        const int64_t acc = elstm_dot_48(layer->bias[output], row, x, layer->features);
-        const int32_t code = elstm_scale_wide(acc, *r) + layer->output_zero_point;
-        y[output] = (int16_t)elstm_clamp(code, layer->minimum, 32767);
-        row += layer->features;
-        r += layer->per_row;
-    }
-}
-
-/* A code of 16 bits in the output's scale, not yet saturated; the clamp keeps the sum in range. */
-static inline int32_t elstm_recode(const elstm_recode_t *layer, int32_t code)
-{
-    const int32_t scaled = elstm_requantize(code - layer->input_zero_point, layer->scale);
-    return elstm_clamp(scaled, -65536, 65536) + layer->output_zero_point;
-}
-
-void elstm_recode_8_to_8(const elstm_recode_t *layer, const int8_t *x, int8_t *y, uint16_t width)
-{
-    for (uint16_t k = 0; k < width; k++) {
-        y[k] = (int8_t)elstm_clamp(elstm_recode(layer, x[k]), -128, 127);
-    }
-}
-
-void elstm_recode_8_to_16(const elstm_recode_t *layer, const int8_t *x, int16_t *y, uint16_t width)
-{
-    for (uint16_t k = 0; k < width; k++) {
-        y[k] = (int16_t)elstm_saturate_16(elstm_recode(layer, x[k]));
-    }
-}
-
-void elstm_recode_16_to_8(const elstm_recode_t *layer, const int16_t *x, int8_t *y, uint16_t width)
-{
-    for (uint16_t k = 0; k < width; k++) {
-        y[k] = (int8_t)elstm_clamp(elstm_recode(layer, x[k]), -128, 127);
-    }
-}
-
-void elstm_recode_16_to_16(const elstm_recode_t *layer, const int16_t *x, int16_t *y, uint16_t width)
-{
-    for (uint16_t k = 0; k < width; k++) {
-        y[k] = (int16_t)elstm_saturate_16(elstm_recode(layer, x[k]));
-    }
-}
+#include "elstm_activations.h"
 
 void elstm_add(const elstm_add_t *layer, const int16_t *left, const int16_t *right, int16_t *y, uint16_t width)
 {

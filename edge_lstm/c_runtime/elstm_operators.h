@@ -15,39 +15,6 @@
 extern "C" {
 #endif
 
-/* One dense layer of 16-bit codes whose sums fit 32 bits. */
-typedef struct {
-    const int8_t *kernel;                    /* [outputs][features] */
-    const int32_t *bias;                     /* [outputs], the input's zero point folded in */
-    const elstm_requantizer_t *requantizers; /* one, or one a row: multiplier * 2**-(32 + shift), multiplier is
-                                                0 .. 2**31 - 1, shift is 0 .. 23 */
-    uint16_t features;
-    uint16_t outputs;
-    int16_t output_zero_point;
-    int16_t minimum;                         /* of the output codes */
-    uint8_t per_row;                         /* 1: one requantizer a row, 0: one for all */
-} elstm_dense_16_t;
-
-/* As above, for sums below 2**47. */
-typedef struct {
-    const int8_t *kernel;
-    const int64_t *bias;
-    const elstm_requantizer_t *requantizers; /* multiplier * 2**(shift - 15), multiplier is 0 .. 32767, shift is
-                                                -40 .. 7 */
-    uint16_t features;
-    uint16_t outputs;
-    int16_t output_zero_point;
-    int16_t minimum;
-    uint8_t per_row;
-} elstm_dense_48_t;
-
-/* The same reals in other codes. */
-typedef struct {
-    elstm_requantizer_t scale;
-    int16_t input_zero_point;
-    int16_t output_zero_point;
-} elstm_recode_t;
-
 /* left * x + right * y, divided by 2**shift. */
 typedef struct {
     int16_t left;       /* +-2**0 .. 2**13 */
@@ -70,16 +37,6 @@ typedef struct {
     uint16_t rows;     /* that are kept, 1 .. 32767; a multiple of dilation */
     uint16_t dilation;
 } elstm_delay_t;
-
-/* x: [features], y: [outputs]. */
-void elstm_dense_16(const elstm_dense_16_t *layer, const int16_t *x, int16_t *y);
-void elstm_dense_48(const elstm_dense_48_t *layer, const int16_t *x, int16_t *y);
-
-/* x, y: [width]. */
-void elstm_recode_8_to_8(const elstm_recode_t *layer, const int8_t *x, int8_t *y, uint16_t width);
-void elstm_recode_8_to_16(const elstm_recode_t *layer, const int8_t *x, int16_t *y, uint16_t width);
-void elstm_recode_16_to_8(const elstm_recode_t *layer, const int16_t *x, int8_t *y, uint16_t width);
-void elstm_recode_16_to_16(const elstm_recode_t *layer, const int16_t *x, int16_t *y, uint16_t width);
 
 /* left, right: [width], or [1] where their step is 0; y: [width].  left and right may be equal. */
 void elstm_add(const elstm_add_t *layer, const int16_t *left, const int16_t *right, int16_t *y, uint16_t width);

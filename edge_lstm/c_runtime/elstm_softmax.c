@@ -10,7 +10,7 @@
  */
 #include "elstm_softmax.h"
 
-#include "elstm_fixed.h"
+#include "elstm_activations.h"
 
 /* exp(-2**e) in Q0.31 for e = -2 .. 4 */
 static const int32_t elstm_exp_factors_32[7] = {

@@ -15,6 +15,7 @@ SUMMARIES = {
     "prune": "Prune a trained model and train it on.",
     "quantize": "Turn a float model of any kind into an integer .tflite with its detector.",
     "convert": "Write a model as C, .tflite or .onnx.",
+    "export": "Write a package for Arduino, PlatformIO, Zephyr, ESP-IDF, CMSIS, CMake or MicroPython.",
     "run": "Run codes or a CSV through a model on one executor.",
     "verify": "Prove that every executor computes the same codes.",
     "bench": "Count instructions, flash, RAM and stack on a core.",
@@ -23,6 +24,11 @@ SUMMARIES = {
     "report": "Write one self-contained HTML page about a model.",
     "inspect": "Print what is in a model file, or why it is not read.",
     "layers": "Print what is supported, layer by layer.",
+    "build": "Build a model's firmware for a board, with its sizes.",
+    "flash": "Write a model's firmware to a board with the board's own tool.",
+    "boards": "Print the boards and how each is proven.",
+    "fit": "Print which boards take a model, and the most units that fit.",
+    "monitor": "Send a CSV to a board, row by row, and watch it live.",
     "demo": "The whole road on a synthetic pump, in one command.",
 }
 

@@ -33,8 +33,8 @@ from edge_lstm.training.config import PruneConfig
 def command(model: Path, data: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Prune MODEL (.keras) and train it on with the removed weights held at zero.
 
-    element removes single weights, block 1x4 blocks along the inputs, units whole LSTM units: the
-    matrices shrink.
+    element removes single weights, block all gates' weights of 4 neighbouring inputs of a unit, units
+    whole LSTM units: the matrices shrink.
     """
     from edge_lstm.verbs.prune import prune
 

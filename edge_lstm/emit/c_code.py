@@ -31,11 +31,12 @@ __all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_te
 API_VERSION = 2  # of elstm.h
 # beside every model: the detector and the tables, the integer primitives, the kernels by core
 RUNTIME = (
-    "elstm.c", "elstm.h", "elstm_fixed.h", "elstm_m0.h", "elstm_m3.h", "elstm_dsp.h",
+    "elstm.c", "elstm.h", "elstm_fixed.h", "elstm_activations.h", "elstm_m0.h", "elstm_m3.h", "elstm_dsp.h",
+    "elstm_mve.h", "elstm_simd.h", "elstm_lanes.h",
 )  # fmt: skip
-# beside models that call them, and the header that the last ones share
-MORE = ("elstm_lstm", "elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
-WIDE = "elstm_wide.h"
+# beside models that call them; the first ones are headers alone
+MORE = ("elstm_lstm", "elstm_wide", "elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
+HEADERS = ("elstm_lstm", "elstm_wide")
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,18 @@ def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]
         "needs_string_h": bool(called & {"memcpy", "memset"}) or program.detector is not None,
     }
     files = {f"{program.name}.{kind}": _template(f"model.{kind}.j2").render(values) for kind in ("c", "h")}
-    sources = [f"{part}.c" for part in more if part != "elstm_lstm"]
-    runtime = (*RUNTIME, *(f"{part}.h" for part in more), *sources, *((WIDE,) if sources else ()))
-    return files | {file: runtime_text(file) for file in runtime}
+    headers = [f"{part}.h" for part in more]
+    sources = [f"{part}.c" for part in more if part not in HEADERS]
+    return files | {file: runtime_text(file) for file in runtime_with_included(*RUNTIME, *headers, *sources)}
+
+
+def runtime_with_included(*files: str) -> list[str]:
+    """Files of the runtime, and those that they include."""
+    found = list(files)
+    for file in found:
+        included = re.findall(r'#include "(elstm_\w+\.h)"', runtime_text(file))
+        found += [name for name in dict.fromkeys(included) if name not in found]
+    return found
 
 
 def _values(program: Program, plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_lstm.emit.c_lstm_variants import lstm_16, lstm_variant
-from edge_lstm.emit.c_native import native_dense, native_lstm, native_problems
+from edge_lstm.emit.c_native import native_lstm
 from edge_lstm.emit.c_softmax import softmax_constant
 from edge_lstm.emit.c_step import Call, Code, Field, Step, cell_field, hidden_rows
 from edge_lstm.emit.c_tables import (
@@ -20,6 +20,7 @@ from edge_lstm.emit.c_tables import (
     requantizer_text,
 )
 from edge_lstm.emit.c_tasks import Copy, Place
+from edge_lstm.emit.c_wide import wide_dense
 from edge_lstm.fixedpoint import quantize_multiplier
 from edge_lstm.program import (
     DenseProgram,
@@ -70,14 +71,12 @@ def _lstm(step: Step) -> Code:
 
 def _dense(step: Step) -> Code:
     layer, profile = step.layer, step.plan.profile
-    if layer.storage != "int8":
-        return native_dense(step)
+    if layer.bits == 16:
+        return wide_dense(step)
     constant = dense_constant(layer, step.symbol, profile)
-    function = constant.type.removesuffix("_t")
-    if layer.bits == 8:
-        function += f"_{'tflm' if profile == 'native' else profile}"
+    function = f"elstm_dense_{'tflm' if profile == 'native' else profile}"
     calls = [Call(function, (f"&{constant.symbol}", step.x, step.y))]
-    if layer.bits == 8 and layer.minimum > -128:
+    if layer.minimum > -128:
         calls.append(Call("elstm_relu_8", (step.y, step.y, str(layer.outputs), str(layer.minimum))))
     return Code([constant], calls=calls)
 
@@ -141,7 +140,7 @@ def _relu(step: Step) -> Code:
     function, value = f"elstm_relu_{layer.input.bits}", str(layer.input.zero_point)
     if layer.slope:
         multiplier, shift = quantize_multiplier(layer.slope / 32768)
-        function, value = "elstm_leaky_relu", f"(elstm_requantizer_t){{{multiplier}, {shift}}}"
+        function, value = "elstm_leaky_relu", f"(elstm_requantizer_t){{{multiplier}, {shift}, 0}}"
     return Code(calls=[Call(function, (step.x, step.y, width, value), step.name)])
 
 
@@ -245,7 +244,7 @@ def refusals(program: Program) -> list[str]:
 
 def _refused(layer: Any, program: Program, height: int) -> list[str]:
     """height: rows of what ``layer`` reads first."""
-    problems = native_problems(layer)
+    problems = []
     if isinstance(layer, LstmProgram) and program.profile == "native":
         problems.append(f"'{layer.name}' is an LSTM of TFLite, but the profile is native")
     if isinstance(layer, QDelay) and (layer.size - 1) * layer.dilation > LARGEST // 2:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.detection.fixed import QDetector
+from edge_lstm.fixedpoint import IntArray
 from edge_lstm.lower_lstm import largest_acc
 from edge_lstm.program import GATES, DenseProgram, LstmProgram, Program, Requantizer, ScanProgram
 from edge_lstm.qgraph import QConstant
@@ -20,7 +21,7 @@ SUFFIXES = (
     "layer", "kernel", "recurrent_kernel", "bias", "input_bias", "recurrent_bias", "requantizers", "cell",
     "hidden", "codes", "last", "past", "oldest", "significands", "exponents", "exponential", "reciprocal",
     "peephole", "normalization", "normal_bias", "projection",
-    "projection_bias", "gates", "weights",
+    "projection_bias", "gates", "weights", "places", "multipliers", "shifts",
 )  # fmt: skip
 
 
@@ -73,9 +74,9 @@ def layer_symbols(program: Program) -> list[str]:
     return [f"layer_{index}" for index in range(len(names))]
 
 
-def requantizer_text(requantizer: Requantizer, row: int = 0) -> str:
-    """The initializer of an elstm_requantizer_t."""
-    return f"{{{int(requantizer.multiplier[row])}, {int(requantizer.shift[row])}}}"
+def requantizer_text(requantizer: Requantizer, row: int = 0, largest: int = 0) -> str:
+    """The initializer of an elstm_requantizer_t; largest: bound of what it multiplies, 0 for unknown."""
+    return f"{{{int(requantizer.multiplier[row])}, {int(requantizer.shift[row])}, {largest.bit_length()}}}"
 
 
 def _real_scales(requantizer: Requantizer) -> Iterable[float]:
@@ -121,9 +122,11 @@ def lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
     members: dict[str, str | int] = {
         "weights": f"{symbol}_weights",
         "bias": f"{symbol}_bias",
-        "input": _gate_requantizers(layer.input_requantizer),
-        "recurrent": _gate_requantizers(layer.recurrent_requantizer),
-        "hidden": requantizer_text(layer.hidden_requantizer, 0),
+        "input": _gate_requantizers(layer.input_requantizer, layer.input_bias, layer.kernel),
+        "recurrent": _gate_requantizers(
+            layer.recurrent_requantizer, layer.recurrent_bias, layer.recurrent_kernel
+        ),
+        "hidden": requantizer_text(layer.hidden_requantizer, 0, 1 << 30),
         "features": layer.features,
         "units": layer.units,
         "cell_clip": layer.cell_clip,
@@ -133,61 +136,41 @@ def lstm_constant(layer: LstmProgram, symbol: str) -> Constant:
     return Constant(tables, "elstm_lstm_t", f"{symbol}_layer", members)
 
 
-def _gate_requantizers(requantizer: Requantizer) -> str:
-    return "{" + ", ".join(requantizer_text(requantizer, gate) for gate in range(4)) + "}"
-
-
-def _dense_form(layer: DenseProgram, profile: str) -> tuple[str, int, str, Requantizer]:
-    """The struct of a dense layer, the bits of its bias, and its requantizers with what they mean."""
-    r = layer.requantizer
-    if layer.bits == 8:
-        power = "shift" if profile == "litert" else "(shift - 31)"
-        return "elstm_dense_t", 32, f"multiplier * 2**{power}", r
-    moved = short_requantizer(layer)
-    if moved is None:
-        return "elstm_dense_48_t", 64, "multiplier * 2**(shift - 15)", r
-    return "elstm_dense_16_t", 32, "multiplier * 2**-(32 + shift)", moved
-
-
-def short_requantizer(layer: DenseProgram) -> Requantizer | None:
-    """``real = multiplier * 2**-(32 + shift)`` of 16-bit codes' sums that fit 32 bits; None: they do not."""
-    r = layer.requantizer
-    bound = largest_acc(layer.bias, layer.kernel, 32768)
-    if (bound >= 2**31).any() or (r.shift >= 0).any():
-        return None
-    right = 15 - r.shift
-    return Requantizer(r.multiplier << np.maximum(32 - right, 0), np.maximum(right - 32, 0))
+def _gate_requantizers(requantizer: Requantizer, bias: IntArray, kernel: npt.NDArray[np.int8]) -> str:
+    largest = largest_acc(bias, kernel).max(axis=1).tolist()
+    return "{" + ", ".join(requantizer_text(requantizer, gate, largest[gate]) for gate in range(4)) + "}"
 
 
 def dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
-    """All of a dense layer's integers; ``symbol`` begins each of their names."""
-    kind, bits, unit, r = _dense_form(layer, profile)
+    """All integers of a dense layer of 8-bit codes; ``symbol`` begins each of their names."""
+    r = layer.requantizer
     per_row = bool(len(set(r.multiplier.tolist())) > 1 or len(set(r.shift.tolist())) > 1)
     rows = range(layer.outputs if per_row else 1)
-    name = one_line(layer.name)
-    fours = layer.outputs // 4 if layer.bits == 8 else 0
+    largest = int(largest_acc(layer.bias, layer.kernel).max()) if layer.bits == 8 else 0
+    name, power = one_line(layer.name), "shift" if profile == "litert" else "(shift - 31)"
+    fours = layer.outputs // 4
     groups = [rows_of_four(layer.kernel[4 * group : 4 * group + 4]) for group in range(fours)]
-    part = "weights" if layer.bits == 8 else "kernel"
     order = "; four rows at a time, see elstm_four_rows" if fours else ""
     tables = [
         Table(
-            f"{name}/{part}: int8[{layer.outputs} outputs][{layer.features} features], zero point 0{order}",
-            "int8_t", f"{symbol}_{part}", layer.kernel.size,
+            f"{name}/weights: int8[{layer.outputs} outputs][{layer.features} features], zero point 0{order}",
+            "int8_t", f"{symbol}_weights", layer.kernel.size,
             rows_text(np.concatenate([*groups, layer.kernel[4 * fours :].ravel()]), layer.features),
-            aligned=layer.bits == 8,
+            aligned=True,
         ),
         Table(
-            f"{name}/bias: int{bits}[{layer.outputs} outputs], the input zero point folded in",
-            f"int{bits}_t", f"{symbol}_bias", layer.outputs, rows_text(layer.bias, layer.outputs),
+            f"{name}/bias: int32[{layer.outputs} outputs], the input zero point folded in",
+            "int32_t", f"{symbol}_bias", layer.outputs, rows_text(layer.bias, layer.outputs),
         ),
         Table(
-            f"{name}/requantizers: {'one an output' if per_row else 'one for all outputs'}, {unit}",
+            f"{name}/requantizers: {'one an output' if per_row else 'one for all outputs'}, "
+            f"multiplier * 2**{power}",
             "elstm_requantizer_t", f"{symbol}_requantizers", len(rows),
-            "\n".join(f"    {requantizer_text(r, row)}," for row in rows),
+            "\n".join(f"    {requantizer_text(r, row, largest)}," for row in rows),
         ),
     ]  # fmt: skip
     members: dict[str, str | int] = {
-        part: f"{symbol}_{part}",
+        "weights": f"{symbol}_weights",
         "bias": f"{symbol}_bias",
         "requantizers": f"{symbol}_requantizers",
         "features": layer.features,
@@ -195,9 +178,7 @@ def dense_constant(layer: DenseProgram, symbol: str, profile: str) -> Constant:
         "per_row": int(per_row),
         "output_zero_point": layer.output_zero_point,
     }
-    if layer.bits == 16:
-        members["minimum"] = layer.minimum
-    return Constant(tables, kind, f"{symbol}_layer", members)
+    return Constant(tables, "elstm_dense_t", f"{symbol}_layer", members)
 
 
 def codes_table(layer: QConstant, symbol: str) -> Table:

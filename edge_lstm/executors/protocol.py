@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -54,11 +55,15 @@ class Executor(ABC):
 
     def run_windows(self, codes: CodeArray) -> CodeArray:
         """Run codes (windows, steps, features), each window from reset; returns (windows, rows, outputs)."""
+        return np.stack(self.run_streams(list(codes)))
+
+    def run_streams(self, streams: Sequence[CodeArray]) -> list[CodeArray]:
+        """Run streams of codes (steps, features) of any lengths, each from reset; returns their outputs."""
         results = []
-        for window in codes:
+        for codes in streams:
             self.reset()
-            results.append(self.run(window))
-        return np.stack(results)
+            results.append(self.run(codes))
+        return results
 
     def detect(self, codes: CodeArray, present: npt.NDArray[np.bool_]) -> fixed.Detection:
         """Score codes (steps, channels) from the current state, missing ones masked by ``present``.

@@ -1,4 +1,4 @@
-"""The fused LSTMs in NumPy integers.  Spec: NUMERICS.md, 5, 10, 12 and 13."""
+"""The fused LSTMs in NumPy integers.  Spec: NUMERICS.md, 5, 12 and 13."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edge_lstm.fixedpoint import (
 )
 from edge_lstm.program import LstmProgram, NativeLstmProgram, Requantizer, VariantProgram
 from edge_lstm.reference.lstm_variants import add_peephole, normalize, project
+from edge_lstm.reference.native_lstm import native_input, native_step
 
 GATE_I, GATE_F, GATE_G, GATE_O = range(4)
 
@@ -57,16 +58,11 @@ def combine(a: IntArray, b: IntArray, profile: str) -> IntArray:
 
 
 def update_cell(
-    layer: LstmProgram | NativeLstmProgram,
-    profile: str,
-    cell: IntArray,
-    i: IntArray,
-    f: IntArray,
-    g: IntArray,
+    layer: LstmProgram, profile: str, cell: IntArray, i: IntArray, f: IntArray, g: IntArray
 ) -> IntArray:
     """``c' = f * c + i * g`` in int16 cell codes; i, f, g are Q0.15."""
     power = layer.cell_power
-    if profile in ("tflm", "native"):
+    if profile == "tflm":
         kept = saturate(requantize(f * cell, 1 << 30, -14), 16)
         new = saturate(kept + saturate(requantize(i * g, 1 << 30, -29 - power), 16), 16)
     else:
@@ -130,15 +126,8 @@ def variant_step(
     return LstmState(hidden, cell)
 
 
-def native_step(layer: NativeLstmProgram, acc: IntArray, state: LstmState) -> LstmState:
-    """One time step of profile native.  acc: bias and kernel applied to the input (streams, 4, units)."""
-    acc = acc + np.einsum("guh,sh->sgu", layer.recurrent_kernel.astype(np.int64), state.hidden)
-    z = saturate(requantize(acc, layer.requantizer.multiplier, layer.requantizer.shift), 16) + 32768
-    sigmoid, tanh = sigmoid_lookup("native"), tanh_lookup("native", -12)
-    i, f, g, o = sigmoid[z[:, 0]], sigmoid[z[:, 1]], tanh[z[:, 2]], sigmoid[z[:, 3]]
-    cell = update_cell(layer, "native", state.cell, i, f, g)
-    squashed = tanh_lookup("native", layer.cell_power)[cell + 32768]
-    return LstmState(saturate(rounding_shift(o * squashed, layer.hidden_shift), 16), cell)
+def _native_step(layer: NativeLstmProgram, a: IntArray, state: LstmState) -> LstmState:
+    return LstmState(*native_step(layer, a, state.hidden, state.cell))
 
 
 def run_lstm(
@@ -147,8 +136,8 @@ def run_lstm(
     """All time steps.  x: codes (streams, steps, features)."""
     step: Callable[[IntArray, LstmState], LstmState]
     if isinstance(layer, NativeLstmProgram):
-        a = np.einsum("guf,stf->stgu", layer.kernel.astype(np.int64), x) + layer.bias
-        step = partial(native_step, layer)
+        a = native_input(layer, x)
+        step = partial(_native_step, layer)
     else:
         a = lstm_input(layer, x)
         step = partial(lstm_step, layer, profile)

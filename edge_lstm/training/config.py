@@ -124,8 +124,8 @@ class TrainConfig:
 class PruneConfig:
     """How a trained forecaster is pruned and trained on.  Also the help of the command line.
 
-    method: ``element`` (single weights), ``block`` (4 neighbours along the inputs of a unit) or ``units``
-        (whole LSTM units, so that the matrices shrink).
+    method: ``element`` (single weights), ``block`` (4 neighbouring inputs of a unit, of an LSTM's in all its
+        gates) or ``units`` (whole LSTM units, so that the matrices shrink).
     sparsity: share of each weight matrix, or of the units of each LSTM layer, that goes.
     schedule: ``polynomial`` removes less and less before each of the first epochs, ``constant`` all at once.
     steps: epochs over which ``polynomial`` removes.

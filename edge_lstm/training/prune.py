@@ -1,4 +1,4 @@
-"""Pruning of a trained forecaster: single weights, blocks of four, or whole units; then fine-tuning.
+"""Pruning of a trained forecaster: single weights, blocks, or whole units; then fine-tuning.
 
 Reads a Graph that ``fit`` made and its Dataset; writes a Pruned.
 """
@@ -30,7 +30,7 @@ from edge_lstm.training.model import (
     to_graph,
 )
 
-BLOCK = 4  # weights that a 32-bit load brings
+BLOCK = 4  # neighbouring features
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -195,16 +195,23 @@ def masks(graph: Graph, method: str, sparsity: float) -> list[FloatArray]:
     A weight that is 0 already stays 0, so a network can be pruned twice by different methods.
     Biases stay, except those of removed units.
     """
-    weights = [array for layer in plain_layers(graph) for array in layer_weights(layer)]
+    weights = [(layer, array) for layer in plain_layers(graph) for array in layer_weights(layer)]
     if method == "units":
         kept = _unit_masks(graph, kept_units(graph, sparsity))
     else:
-        mask = element_mask if method == "element" else block_mask
-        kept = [mask(array, sparsity) if array.ndim == 2 else np.ones(array.shape, bool) for array in weights]
+        kept = [_kept(layer, array, method, sparsity) for layer, array in weights]
     return [
         (stays & (array != 0) if array.ndim == 2 else stays).astype(np.float32)
-        for array, stays in zip(weights, kept, strict=True)
+        for (_, array), stays in zip(weights, kept, strict=True)
     ]
+
+
+def _kept(layer: PlainLayer, array: FloatArray, method: str, sparsity: float) -> BoolArray:
+    if array.ndim != 2:
+        return np.ones(array.shape, dtype=np.bool_)
+    if method == "element":
+        return element_mask(array, sparsity)
+    return block_mask(array, sparsity, 4 if isinstance(layer, Lstm) else 1)
 
 
 def element_mask(weights: FloatArray, sparsity: float) -> BoolArray:
@@ -215,23 +222,24 @@ def element_mask(weights: FloatArray, sparsity: float) -> BoolArray:
     return kept.reshape(weights.shape)
 
 
-def block_mask(weights: FloatArray, sparsity: float) -> BoolArray:
-    """False for whole blocks of 4 consecutive features of one column; weights: (features, columns).
+def block_mask(weights: FloatArray, sparsity: float, gates: int = 1) -> BoolArray:
+    """False for whole blocks of 4 consecutive features of a unit in all its gates.
 
-    A column is one unit of one gate: in C, whose kernel is [units][features], a block is 4 bytes in a
-    row.  Where features is no multiple of 4 the last block of a column is shorter.  Blocks go in
-    the order of their mean square, until the share of weights is as near ``sparsity`` as whole blocks get.
+    weights: (features, gates * units), gate by gate.  Where features is no multiple of 4 the last block of a
+    unit is shorter.  Blocks go in the order of their mean square, until the share of weights is as near
+    ``sparsity`` as whole blocks get.
     """
-    features, columns = weights.shape
+    features, units = len(weights), weights.shape[1] // gates
     starts = np.arange(0, features, BLOCK)
     lengths = np.minimum(BLOCK, features - starts)
-    mean_square = np.add.reduceat(np.square(weights, dtype=np.float64), starts, axis=0) / lengths[:, None]
+    squares = np.square(weights, dtype=np.float64).reshape(features, gates, units).sum(axis=1)
+    mean_square = np.add.reduceat(squares, starts, axis=0) / lengths[:, None]
     order = np.argsort(mean_square, axis=None, kind="stable")
-    removed = np.cumsum(np.repeat(lengths, columns)[order])
+    removed = np.cumsum(np.repeat(gates * lengths, units)[order])
     count = int(np.argmin(np.abs(np.concatenate(([0], removed)) - sparsity * weights.size)))
     kept = np.ones(len(order), dtype=np.bool_)
     kept[order[:count]] = False
-    mask: BoolArray = np.repeat(kept.reshape(len(starts), columns), lengths, axis=0)
+    mask: BoolArray = np.tile(np.repeat(kept.reshape(len(starts), units), lengths, axis=0), gates)
     return mask
 
 

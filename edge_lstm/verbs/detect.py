@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.detection import floating
 from edge_lstm.detection.events import Event, EventStream, in_spreads
-from edge_lstm.errors import ModelError
+from edge_lstm.errors import DataError, ModelError
+from edge_lstm.executors.protocol import Executor
 from edge_lstm.files import write_text
 from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.qgraph import QGraph
 from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
@@ -52,37 +55,70 @@ def detect(
     on_event: called as each alarm starts and again as it ends.  out: a CSV with time, score, threshold
     and alarm of every row; scores are root mean squares over channels, in spreads.
     """
+    qgraph = _read_model(model)
+    dataset = read_stream(data, options or StreamOptions(), qgraph.stream)
+    with open_executor(on, qgraph, Path(model).read_bytes()) as executor:
+        rows, detected = _score(executor, dataset, on_event)
+    if out is not None:
+        write_text(Path(out), _csv_text(rows, detected.detection))
+    return detected
+
+
+def detect_files(
+    model: Path, data: Sequence[Path], on: str = "numpy", options: StreamOptions | None = None
+) -> Iterator[tuple[Path, Detected]]:
+    """Score many CSVs, each from reset, on an executor that is opened once; yields each with its file.
+
+    data: CSVs, and folders that stand for the CSVs in them; DataError for a folder without any.
+    """
+    files = csv_files(data)
+    qgraph = _read_model(model)
+    with open_executor(on, qgraph, Path(model).read_bytes()) as executor:
+        for file in files:
+            dataset = read_stream(file, options or StreamOptions(), qgraph.stream)
+            yield file, _score(executor, dataset)[1]
+
+
+def csv_files(data: Sequence[Path]) -> list[Path]:
+    """The files of ``data``, those of its folders by name."""
+    files: list[Path] = []
+    for path in map(Path, data):
+        found = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"folder '{path}' has no .csv file; name the files, or the folder they are in")
+        files += found
+    return files
+
+
+def _read_model(model: Path) -> QGraph:
     qgraph = read_tflite(Path(model))
     if qgraph.detector is None:
         raise ModelError(
             f"{model}: carries no detector; make one with: edge-lstm quantize MODEL.keras --data CSV"
         )
-    dataset = read_stream(data, options or StreamOptions(), qgraph.stream)
+    return qgraph
+
+
+def _score(
+    executor: Executor, dataset: Dataset, on_event: Callable[[Event], None] | None = None
+) -> tuple[Rows, Detected]:
+    """A recording from reset, reset again at its gaps."""
+    qgraph = executor.qgraph
     rows = network_rows(dataset, qgraph.stream, train_config(qgraph.made))
     codes = codes_of(qgraph, rows)
     stream = EventStream(qgraph.stream.names)
     events: list[Event] = []
     parts: list[floating.FloatDetection] = []
-    with open_executor(on, qgraph, Path(model).read_bytes()) as executor:
-        for segment in rows.segments:
-            executor.reset()
-            for start in range(segment.start, segment.stop, CHUNK_ROWS):
-                stop = min(start + CHUNK_ROWS, segment.stop)
-                found = executor.detect(codes[start:stop], rows.present[start:stop])
-                parts.append(floating.from_fixed(found))
-                events += _push(stream, parts[-1], rows, start, on_event)
+    for segment in rows.segments:
+        executor.reset()
+        for start in range(segment.start, segment.stop, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, segment.stop)
+            found = executor.detect(codes[start:stop], rows.present[start:stop])
+            parts.append(floating.from_fixed(found))
+            events += _push(stream, parts[-1], rows, start, on_event)
     last = stream.close()
-    detection = join(parts)
-    if out is not None:
-        write_text(Path(out), _csv_text(rows, detection))
-    return Detected(
-        qgraph.name,
-        on,
-        dataset.rows,
-        tuple(events if last is None else [*events, last]),
-        detection,
-        dataset.notes,
-    )
+    ended = tuple(events if last is None else [*events, last])
+    return rows, Detected(qgraph.name, executor.name, dataset.rows, ended, join(parts), dataset.notes)
 
 
 def _push(

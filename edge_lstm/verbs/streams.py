@@ -144,11 +144,10 @@ def codes_of(qgraph: QGraph, rows: Rows) -> CodeArray:
 def int8_forecasts(executor: Executor, codes: CodeArray, rows: Rows) -> CodeArray:
     """Output codes (steps, channels) after each row, reset at gaps; rows without data: the zero point."""
     outputs = np.full_like(codes, executor.qgraph.output.zero_point)
-    for part in rows.segments:
-        taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
-        executor.reset()
-        if len(taken):
-            outputs[taken] = executor.run(codes[taken])
+    parts = [np.flatnonzero(rows.present[part].any(axis=1)) + part.start for part in rows.segments]
+    taken = [part for part in parts if len(part)]
+    for part, found in zip(taken, executor.run_streams([codes[part] for part in taken]), strict=True):
+        outputs[part] = found
     return outputs
 
 

@@ -20,7 +20,7 @@ from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CodeArray, QGraph, QLstm
 from edge_lstm.reference import integer
-from firmware_tools.executors import COMPILED, NAMES, open_executor
+from firmware_tools.executors import DEVICES, NAMES, is_compiled, is_device, open_executor
 
 Progress = Callable[[int, int, str], None]
 STATE_WINDOWS = 8  # invocations of each of the two calls that show whether the state is kept
@@ -156,7 +156,7 @@ def _detector_difference(
     executor: Executor, qgraph: QGraph, codes: CodeArray, seed: int
 ) -> Difference | None:
     """Scores and alarms of executors that carry the detector, with a tenth of the samples missing."""
-    if qgraph.detector is None or executor.name not in COMPILED:
+    if qgraph.detector is None or not is_compiled(executor.name):
         return None
     codes = codes[:DETECTOR_STEPS]
     present = np.random.default_rng(seed).random(codes.shape) >= 0.1
@@ -193,9 +193,12 @@ def verify_graph(
     """Verify a network that is in memory; see ``verify``."""
     if steps < 1:
         raise ConfigError(f"steps is {steps}, expected 1 or more")
-    unknown = [name for name in on or () if name not in NAMES]
+    unknown = [name for name in on or () if name not in NAMES and not is_device(name)]
     if unknown:
-        raise ConfigError(f"--on: unknown executor {', '.join(unknown)}; choose from {', '.join(NAMES)}")
+        raise ConfigError(
+            f"--on: unknown executor {', '.join(unknown)}; choose from {', '.join((*NAMES, *DEVICES))}, "
+            "serial:PORT, qemu:BOARD, avr:MCU"
+        )
     codes = verification_stream(qgraph, steps, seed)
     references = {name: reference_codes(qgraph.with_profile(name), codes) for name in qgraph.profiles}
     agreements, skipped = [], {}
