@@ -202,15 +202,16 @@ def read_map(path: Path, board: Board) -> dict[str, Part]:
     return parts
 
 
-def build_firmware(qgraph: QGraph, board: Board, folder: Path) -> Firmware:
+def build_firmware(qgraph: QGraph, board: Board, folder: Path, mlperf: bool = False) -> Firmware:
     """Write the C of ``qgraph`` and of the firmware into ``folder``, compile it and link it for ``board``.
 
+    mlperf: see ``write_firmware``.
     Whether it fits is another question: see Firmware.problems.  Raises MissingTool without the compiler.
     """
     board_compiler(board)
     if board.toolchain == "avr":
         _refuse_large_constants(qgraph, board)
-    written = write_firmware(qgraph, folder)
+    written = write_firmware(qgraph, folder, mlperf)
     model = [path for path in written.sources if path.stem == qgraph.name]
     others = [path for path in written.sources if path.stem != qgraph.name]
     support = () if board.toolchain == "avr" else (SUPPORT,)

@@ -18,8 +18,9 @@ from firmware_tools.build import HARNESS, written_rows
 from firmware_tools.protocol import DETECTED_BYTES, HASH_BYTES
 
 FILES = ("firmware.c", "protocol.c", "protocol.h", "port.h")
+MLPERF_FILES = ("mlperf.c", "port.h")
 MODEL_HEADER = "firmware_model.h"
-TAKEN = {Path(file).stem for file in (*FILES, MODEL_HEADER, "posix_port.c")}
+TAKEN = {Path(file).stem for file in (*FILES, *MLPERF_FILES, MODEL_HEADER, "posix_port.c")}
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Firmware:
     include: Path
 
 
-def write_firmware(qgraph: QGraph, folder: Path) -> Firmware:
+def write_firmware(qgraph: QGraph, folder: Path, mlperf: bool = False) -> Firmware:
     """Write all C of the firmware of ``qgraph`` but the board's port into ``folder``.
 
+    mlperf: it answers the commands of MLCommons Tiny's runner instead of those of PROTOCOL.md.
     Raises ConfigError for a model with the name of one of these files, UnsupportedModel for one without C.
     """
     if qgraph.name in TAKEN:
@@ -41,7 +43,9 @@ def write_firmware(qgraph: QGraph, folder: Path) -> Firmware:
         )
     program = lower(qgraph)
     files = emit_c(program) | {MODEL_HEADER: model_header(qgraph, program)}
-    files |= {file: (HARNESS / file).read_text(encoding="utf-8") for file in FILES}
+    files |= {
+        file: (HARNESS / file).read_text(encoding="utf-8") for file in (MLPERF_FILES if mlperf else FILES)
+    }
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")
     return Firmware(tuple(folder / file for file in files if file.endswith(".c")), folder)
@@ -71,6 +75,8 @@ def model_header(qgraph: QGraph, program: Program) -> str:
         "WRITTEN_ROWS": written,
         "INPUT_BITS": qgraph.input.bits,
         "OUTPUT_BITS": qgraph.output.bits,
+        "OUTPUT_ZERO_POINT": qgraph.output.zero_point,
+        "OUTPUT_NANO_SCALE": f"{round(qgraph.output.scale * 1e9)} /* of an output code, times 10**9 */",
         "DETECTOR": int(detector),
         "REQUEST_BYTES": f"{max(reads, 2 * qgraph.features * detector)} /* that a payload must hold */",
         "REPLY_BYTES": max(writes, (DETECTED_BYTES + 4 * qgraph.features) * detector),

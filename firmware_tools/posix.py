@@ -22,10 +22,14 @@ FLAGS = (*C_FLAGS, "-O2", "-DPORT_CLOCK_HZ=1000000000u", "-DPORT_RX_BYTES=2048")
 
 
 def build_process(
-    qgraph: QGraph, folder: Path, flags: tuple[str, ...] = (), compiler: Compiler | None = None
+    qgraph: QGraph,
+    folder: Path,
+    flags: tuple[str, ...] = (),
+    compiler: Compiler | None = None,
+    mlperf: bool = False,
 ) -> Path:
     """Build the firmware of ``qgraph`` for this machine; returns the program in ``folder``."""
-    firmware = write_firmware(qgraph, folder)
+    firmware = write_firmware(qgraph, folder, mlperf)
     program = folder / "firmware"
     files = [*map(str, firmware.sources), str(HARNESS / "posix_port.c")]
     arguments = [*FLAGS, *flags, "-I", str(firmware.include), *files, "-o", str(program)]

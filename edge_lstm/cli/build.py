@@ -16,13 +16,14 @@ from edge_lstm.verbs.build import build
 @click.option("--board", required=True, help="A name of 'edge-lstm boards', or the path of a record.")
 @click.option("-o", "--out", type=FILE, required=True, help="The firmware: NAME.elf, .hex, .bin or .uf2.")
 @click.option("--profile", default=None, help="Numerics profile (tflm, litert, tflite), not the file's.")
+@click.option("--mlperf", is_flag=True, help="Answer the runner of MLCommons Tiny, not the other verbs.")
 @json_option
-def command(model: Path, board: str, out: Path, profile: str | None, as_json: bool) -> None:
+def command(model: Path, board: str, out: Path, profile: str | None, mlperf: bool, as_json: bool) -> None:
     """Build the firmware of MODEL (.tflite) for a board and print what it takes of flash and RAM.
 
     A firmware that does not fit is refused with its figures, and nothing is written.
     """
-    result = build(model, out, board, profile)
+    result = build(model, out, board, profile, mlperf)
     if as_json:
         print_json(asdict(result))
         return

@@ -35,11 +35,12 @@ class Built:
     available: Size
 
 
-def build(model: Path, out: Path, board: str, profile: str | None = None) -> Built:
+def build(model: Path, out: Path, board: str, profile: str | None = None, mlperf: bool = False) -> Built:
     """Build the firmware of ``model`` for ``board`` and write it to ``out``.
 
     board: the name of a known board, or the path of a record NAME.toml.  out: its suffix says the format, one
-    of FORMATS.  profile: overrides the file's.
+    of FORMATS.  profile: overrides the file's.  mlperf: the firmware answers MLCommons Tiny's runner
+    instead of the other verbs.
     Raises ModelError with every figure where the firmware does not fit (then nothing is written), MissingTool
     without the board's compiler.
     """
@@ -47,13 +48,13 @@ def build(model: Path, out: Path, board: str, profile: str | None = None) -> Bui
     if out.suffix not in FORMATS:
         raise ConfigError(f"-o {out}: expected a name that ends in {', '.join(FORMATS)}")
     record, qgraph = find_board(board), read_tflite(Path(model))
-    return build_graph(qgraph.with_profile(profile) if profile else qgraph, out, record)
+    return build_graph(qgraph.with_profile(profile) if profile else qgraph, out, record, mlperf)
 
 
-def build_graph(qgraph: QGraph, out: Path, board: Board) -> Built:
+def build_graph(qgraph: QGraph, out: Path, board: Board, mlperf: bool = False) -> Built:
     """Build the firmware of a network that is in memory; see ``build``."""
     with tempfile.TemporaryDirectory(prefix="edge-lstm-") as folder:
-        firmware = build_firmware(qgraph, board, Path(folder))
+        firmware = build_firmware(qgraph, board, Path(folder), mlperf)
         firmware.require_fit()
         write_bytes(out, firmware_content(firmware, out.suffix))
     return Built(
