@@ -73,10 +73,7 @@ def model_header(qgraph: QGraph, program: Program) -> str:
         "WINDOW": f"{qgraph.window or 0} /* rows of a call; 0: a stream, row by row */",
         "READ_ROWS": read,
         "WRITTEN_ROWS": written,
-        "INPUT_BITS": qgraph.input.bits,
-        "OUTPUT_BITS": qgraph.output.bits,
-        "OUTPUT_ZERO_POINT": qgraph.output.zero_point,
-        "OUTPUT_NANO_SCALE": f"{round(qgraph.output.scale * 1e9)} /* of an output code, times 10**9 */",
+        **_code_macros(qgraph),
         "DETECTOR": int(detector),
         "REQUEST_BYTES": f"{max(reads, 2 * qgraph.features * detector)} /* that a payload must hold */",
         "REPLY_BYTES": max(writes, (DETECTED_BYTES + 4 * qgraph.features) * detector),
@@ -103,3 +100,13 @@ def model_header(qgraph: QGraph, program: Program) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _code_macros(qgraph: QGraph) -> dict[str, int | str]:
+    """What the codes are."""
+    return {
+        "INPUT_BITS": qgraph.input.bits,
+        "OUTPUT_BITS": qgraph.output.bits,
+        "OUTPUT_ZERO_POINT": qgraph.output.zero_point,
+        "OUTPUT_NANO_SCALE": f"{round(qgraph.output.scale * 1e9)} /* of an output code, times 10**9 */",
+    }
