@@ -269,7 +269,8 @@ def test_c_requantization_equals_python_at_every_edge(primitive: Callable[[str],
     for shift in range(-31, 31):
         expected = fixedpoint.requantize(acc, multiplier, shift)
         assert (primitive("requantize")(acc, multiplier, shift) == expected).all(), shift
-    assert (primitive("high_multiply")(acc, multiplier) == fixedpoint.high_multiply(acc, multiplier)).all()
+    for factor in (multiplier, -multiplier):
+        assert (primitive("high_multiply")(acc, factor) == fixedpoint.high_multiply(acc, factor)).all()
     for shift in range(32):
         expected = fixedpoint.rounding_shift(acc, shift)
         assert (primitive("rounding_shift")(acc, shift) == expected).all(), shift

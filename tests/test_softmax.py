@@ -116,14 +116,15 @@ def test_the_c_on_this_machine_equals_numpy() -> None:
         assert_codes(found, expected(qgraph, codes), f"host, {qgraph.name}")
 
 
+@pytest.mark.parametrize("core", ["cortex-m0", "cortex-m3", "cortex-m4"])
 @pytest.mark.parametrize(("bits", "axis", "profile"), KINDS)
-def test_the_c_on_an_emulated_core_equals_numpy(bits: int, axis: str, profile: str) -> None:
+def test_the_c_on_an_emulated_core_equals_numpy(bits: int, axis: str, profile: str, core: str) -> None:
     qgraph = softmax_qgraph(12, bits, axis, profile)
-    with EmulatedExecutor(qgraph, "cortex-m4") as executor:
+    with EmulatedExecutor(qgraph, core) as executor:
         for seed in range(4):
             codes = hard_codes(qgraph, seed)
             executor.reset()
-            assert_codes(executor.run(codes), expected(qgraph, codes), f"cortex-m4, {qgraph.name}")
+            assert_codes(executor.run(codes), expected(qgraph, codes), f"{core}, {qgraph.name}")
 
 
 # --- against real numbers ---------------------------------------------------------------------------

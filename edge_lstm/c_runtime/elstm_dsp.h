@@ -63,7 +63,8 @@ static inline int32_t elstm_add_high(int32_t acc, uint32_t a, int32_t code)
 ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
 {
     const uint32_t twice = (uint32_t)b << 1;
-    const int32_t carried = (uint32_t)b >= 0x40000000u ? a : 0;
+    const int32_t edge = (int32_t)1 << 30;
+    const int32_t carried = b >= edge ? a : (b < -edge ? -a : 0); /* |a| is below 2**31 in the latter */
     int32_t high;
     __asm("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(twice), "r"(carried));
     return high;

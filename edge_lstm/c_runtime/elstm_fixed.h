@@ -81,12 +81,13 @@ ELSTM_KERNEL int32_t elstm_rounding_shift(int32_t x, uint8_t shift)
 }
 
 #ifndef ELSTM_HAS_HIGH_MULTIPLY
-/* (a * b + 2**30) >> 31; b is 0 or more.  With twice b the result is the upper word; from 2**30 on, 2 * b is
- * 2**32 too low as an int32, and a in the upper word puts that right.
+/* (a * b + 2**30) >> 31.  With twice b the result is the upper word; from 2**30 on, 2 * b is 2**32 too low as an
+ * int32, and a in the upper word puts that right; below -2**30 it is 2**32 too high.
  */
 ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
 {
-    const int64_t carried = b >= ((int32_t)1 << 30) ? a : 0;
+    const int32_t edge = (int32_t)1 << 30;
+    const int64_t carried = b >= edge ? (int64_t)a : (b < -edge ? -(int64_t)a : 0);
     const int64_t product = (int64_t)a * (int64_t)elstm_wrap_32((uint32_t)b << 1);
     return (int32_t)((product + carried * ((int64_t)1 << 32) + ((int64_t)1 << 31)) >> 32);
 }

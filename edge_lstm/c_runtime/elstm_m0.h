@@ -16,7 +16,7 @@ static inline int32_t elstm_factor(int32_t x)
     return x;
 }
 
-/* (a * b + 2**30) >> 31 by four products of 16-bit halves; b is 0 or more.
+/* (a * b + 2**30) >> 31 by four products of 16-bit halves.
  * With a = 2**16 p + q and b = 2**16 r + s: a * b >> 16 = 2**16 p r + t + q r, where t = p s + (q s >> 16).
  */
 #define ELSTM_HAS_HIGH_MULTIPLY
@@ -25,8 +25,8 @@ ELSTM_KERNEL int32_t elstm_high_multiply(int32_t a, int32_t b)
     const int32_t p = a >> 16, r = elstm_factor(b >> 16), s = elstm_factor(b & 0xffff);
     const uint32_t q = (uint32_t)a & 0xffffu;
     const int32_t t = p * s + (int32_t)(q * (uint32_t)s >> 16);
-    const uint32_t low = q * (uint32_t)r + ((uint32_t)t & 0xffffu) + 0x4000u; /* below 2**31 */
-    return (p * r + (t >> 16)) * 2 + (int32_t)(low >> 15);
+    const int32_t low = (int32_t)q * r + (t & 0xffff) + 0x4000; /* within 32 bits for every b */
+    return (p * r + (t >> 16)) * 2 + (low >> 15);
 }
 
 /* The same for an a below 2**20 by three products of 11 bits of b: each floor drops bits that no later one needs. */
