@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from edge_lstm.executors.protocol import Executor
 from edge_lstm.fixedpoint import IntArray
 from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
 from firmware_tools.build import written_rows
+from firmware_tools.elf import Image
 
 UNUSED = 0xA5  # what fresh states and stacks are painted with, so that nothing relies on zeros
 
@@ -67,3 +69,32 @@ class CExecutor(Executor):
             )
         rows: CodeArray = np.ascontiguousarray(given, dtype=q.input.dtype)
         return rows
+
+
+class Memory(Protocol):
+    """An emulated core with an image in its memory."""
+
+    image: Image
+
+    def call(self, function: str, *arguments: int) -> int: ...
+
+    def read(self, address: int, size: int) -> bytes: ...
+
+    def write(self, address: int, content: bytes) -> None: ...
+
+
+class MachineExecutor(CExecutor):
+    """A network whose harness and state lie in the memory of an emulated core."""
+
+    def __init__(self, name: str, qgraph: QGraph, machine: Memory) -> None:
+        super().__init__(name, qgraph)
+        self._memory = machine
+        self._state = machine.image.symbol(f"{qgraph.name}_harness_state")
+        machine.write(self._state.address, bytes([UNUSED]) * self._state.size)
+        self.reset()
+
+    def _call(self, function: str, *arguments: int) -> None:
+        self._memory.call(f"{self.qgraph.name}_harness_{function}", self._state.address, *arguments)
+
+    def reset_network(self) -> None:
+        self._call("reset")

@@ -17,7 +17,7 @@ from edge_lstm.errors import DataError, RuntimeFailure
 from edge_lstm.optional import require
 from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
 from firmware_tools.build import Compiler, build_core, write_sources, written_rows
-from firmware_tools.c_executor import UNUSED, CExecutor
+from firmware_tools.c_executor import MachineExecutor
 from firmware_tools.cores import Core, core_named
 from firmware_tools.elf import Image, read_image
 
@@ -111,7 +111,7 @@ def build_machine(
     return Machine(image, core)
 
 
-class EmulatedExecutor(CExecutor):
+class EmulatedExecutor(MachineExecutor):
     """One network in C on an emulated core; ``name`` is the core's.
 
     c_dir: a folder of exported C to compile instead of a fresh export.  machine: one from ``build_machine``
@@ -121,17 +121,8 @@ class EmulatedExecutor(CExecutor):
     def __init__(
         self, qgraph: QGraph, core_name: str, c_dir: Path | None = None, *, machine: Machine | None = None
     ) -> None:
-        super().__init__(core_name, qgraph)
         self.machine = machine or build_machine([qgraph], core_named(core_name), c_dir=c_dir)
-        self._state = self.machine.image.symbol(f"{qgraph.name}_harness_state")
-        self.machine.write(self._state.address, bytes([UNUSED]) * self._state.size)
-        self.reset()
-
-    def _call(self, function: str, *arguments: int) -> None:
-        self.machine.call(f"{self.qgraph.name}_harness_{function}", self._state.address, *arguments)
-
-    def reset_network(self) -> None:
-        self._call("reset")
+        super().__init__(core_name, qgraph, self.machine)
 
     def _advance(self, codes: CodeArray) -> CodeArray:
         q = self.qgraph

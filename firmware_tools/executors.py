@@ -19,6 +19,7 @@ COMPILED = ("host", *CORES, *QEMU_CORES)
 NAMES = ("numpy", "litert", "tflite-runtime", "tflm", *COMPILED)
 DEVICES = ("posix", "riscv32")
 DEVICE_KINDS = ("serial:", "qemu:", "avr:")  # followed by a port, a board, an MCU
+CHOICES = f"{', '.join((*NAMES, *DEVICES))}, serial:PORT, qemu:BOARD, avr:MCU"
 
 
 def is_device(name: str) -> bool:
@@ -61,10 +62,7 @@ def open_executor(
         return QemuExecutor(qgraph, name, c_dir=c_dir)
     if is_device(name):
         return _open_device(name, qgraph)
-    raise ConfigError(
-        f"executor '{name}' is unknown; choose from {', '.join((*NAMES, *DEVICES))}, "
-        "serial:PORT, qemu:BOARD, avr:MCU"
-    )
+    raise ConfigError(f"executor '{name}' is unknown; choose from {CHOICES}")
 
 
 def _open_device(name: str, qgraph: QGraph) -> Executor:

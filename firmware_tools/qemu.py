@@ -32,7 +32,7 @@ from firmware_tools.build import (
     write_sources,
     written_rows,
 )
-from firmware_tools.c_executor import UNUSED, CExecutor
+from firmware_tools.c_executor import UNUSED, MachineExecutor
 from firmware_tools.cores import Core
 from firmware_tools.elf import Image, read_image
 from firmware_tools.measure import Measurement, calls_of, image_bytes, spread
@@ -199,7 +199,7 @@ def build_machine(
         return QemuMachine(image, core)
 
 
-class QemuExecutor(CExecutor):
+class QemuExecutor(MachineExecutor):
     """One network in C on a core in QEMU; ``name`` is the core's.
 
     c_dir: a folder of exported C to compile instead of a fresh export.  machine: one from ``build_machine``
@@ -214,14 +214,8 @@ class QemuExecutor(CExecutor):
         *,
         machine: QemuMachine | None = None,
     ) -> None:
-        super().__init__(core_name, qgraph)
         self.machine = machine or build_machine([qgraph], core_named(core_name), c_dir=c_dir)
-        self._state = self.machine.image.symbol(f"{qgraph.name}_harness_state")
-        self.machine.write(self._state.address, bytes([UNUSED]) * self._state.size)
-        self.reset()
-
-    def _call(self, function: str, *arguments: int) -> None:
-        self.machine.call(f"{self.qgraph.name}_harness_{function}", self._state.address, *arguments)
+        super().__init__(core_name, qgraph, self.machine)
 
     def _send(self, *arrays: npt.NDArray[np.generic], result_bytes: int) -> list[int]:
         """Write arrays one behind another; returns their addresses and that of a result behind them."""
@@ -236,9 +230,6 @@ class QemuExecutor(CExecutor):
         for place, array in zip(places, arrays, strict=False):
             self.machine.write(place, array.tobytes())
         return places
-
-    def reset_network(self) -> None:
-        self._call("reset")
 
     def _advance(self, codes: CodeArray) -> CodeArray:
         q = self.qgraph

@@ -6,7 +6,6 @@ LINK_STEPS sets the steps of the long run; the full one: LINK_STEPS=100000 pytes
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import missing
 from edge_lstm.errors import Disagreement, RuntimeFailure
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.streams import mixed_stream
 from edge_lstm.qgraph import QGraph
 from faulty_line import FaultyLine
+from firmware_process import process_of
 from firmware_tools.host import HostExecutor
 from firmware_tools.link import LinkOptions
 from firmware_tools.posix import build_process
@@ -45,9 +44,7 @@ def qgraph() -> QGraph:
 
 @pytest.fixture(scope="module")
 def program(qgraph: QGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("cc") is None:
-        missing("cc")
-    return build_process(qgraph, tmp_path_factory.mktemp("firmware"))
+    return process_of(qgraph, tmp_path_factory.mktemp("firmware"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import random
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,30 +15,25 @@ import pytest
 import serial
 from serial import rfc2217
 
-from conftest import missing
 from edge_lstm.errors import ConfigError, EdgeLstmError, RuntimeFailure
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.qgraph import QGraph
-from firmware_tools.link import LinkOptions
-from firmware_tools.posix import Process, build_process
+from firmware_process import QUICK, process_of, small_network
+from firmware_tools.posix import Process
 from firmware_tools.protocol import REPLY, Command, Frame, encode
 from firmware_tools.serial_executor import SerialExecutor
 from firmware_tools.uart import Port, explained
 from random_models import random_codes, random_qgraph
 
-QUICK = LinkOptions(timeout_s=0.05, silence_s=0.2, patience_s=0.5)
-
 
 @pytest.fixture(scope="module")
 def qgraph() -> QGraph:
-    return random_qgraph(1, layers=1, units=6, features=4, detector=True)
+    return small_network()
 
 
 @pytest.fixture(scope="module")
 def program(qgraph: QGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("cc") is None:
-        missing("cc")
-    return build_process(qgraph, tmp_path_factory.mktemp("firmware"))
+    return process_of(qgraph, tmp_path_factory.mktemp("firmware"))
 
 
 @pytest.fixture

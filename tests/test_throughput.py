@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
+from conftest import missing
 from edge_lstm.errors import ConfigError
 from edge_lstm.qgraph import QGraph
 from firmware_tools.throughput import Throughput, throughput
@@ -17,7 +19,8 @@ PLAIN = random_qgraph(3, layers=1, units=4, features=3)
 
 
 def test_a_plain_network_is_timed_in_all_three_ways() -> None:
-    pytest.importorskip("ai_edge_litert")
+    if find_spec("ai_edge_litert") is None:
+        missing("ai_edge_litert")
     found = throughput(PLAIN, **SMALL)
     assert found.litert is not None and found.batch is not None
     assert min(found.litert, found.host, found.batch) > 0

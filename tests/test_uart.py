@@ -23,9 +23,10 @@ from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.executors.streams import mixed_stream
 from edge_lstm.qgraph import QGraph
+from firmware_process import QUICK, process_of, small_network
 from firmware_tools.host import HostExecutor
 from firmware_tools.link import LinkOptions, Request, steps_per_second
-from firmware_tools.posix import PosixExecutor, Process, build_process
+from firmware_tools.posix import PosixExecutor, Process
 from firmware_tools.protocol import REFUSAL, REPLY, Command, Frame, encode
 from firmware_tools.serial_executor import SerialExecutor, open_serial
 from random_lstms import alone, random_lstm
@@ -33,19 +34,16 @@ from random_models import random_codes, random_present, random_qgraph
 from test_c_windows import bidirectional
 
 STEPS = int(os.environ.get("LINK_STEPS", "20000"))
-QUICK = LinkOptions(timeout_s=0.05, silence_s=0.2, patience_s=0.5)
 
 
 @pytest.fixture(scope="module")
 def qgraph() -> QGraph:
-    return random_qgraph(1, layers=1, units=6, features=4, detector=True)
+    return small_network()
 
 
 @pytest.fixture(scope="module")
 def program(qgraph: QGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("cc") is None:
-        missing("cc")
-    return build_process(qgraph, tmp_path_factory.mktemp("firmware"))
+    return process_of(qgraph, tmp_path_factory.mktemp("firmware"))
 
 
 @pytest.fixture

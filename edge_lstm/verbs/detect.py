@@ -55,7 +55,7 @@ def detect(
     on_event: called as each alarm starts and again as it ends.  out: a CSV with time, score, threshold
     and alarm of every row; scores are root mean squares over channels, in spreads.
     """
-    qgraph = _read_model(model)
+    qgraph = read_detector(model)
     dataset = read_stream(data, options or StreamOptions(), qgraph.stream)
     with open_executor(on, qgraph, Path(model).read_bytes()) as executor:
         rows, detected = _score(executor, dataset, on_event)
@@ -72,7 +72,7 @@ def detect_files(
     data: CSVs, and folders that stand for the CSVs in them; DataError for a folder without any.
     """
     files = csv_files(data)
-    qgraph = _read_model(model)
+    qgraph = read_detector(model)
     with open_executor(on, qgraph, Path(model).read_bytes()) as executor:
         for file in files:
             dataset = read_stream(file, options or StreamOptions(), qgraph.stream)
@@ -90,7 +90,8 @@ def csv_files(data: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _read_model(model: Path) -> QGraph:
+def read_detector(model: Path) -> QGraph:
+    """A model that carries a detector; ModelError for one without."""
     qgraph = read_tflite(Path(model))
     if qgraph.detector is None:
         raise ModelError(

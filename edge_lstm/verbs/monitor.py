@@ -13,8 +13,8 @@ from typing import IO
 
 from edge_lstm.detection import floating
 from edge_lstm.detection.events import in_spreads
-from edge_lstm.errors import ConfigError, DataError, ModelError
-from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.errors import ConfigError, DataError
+from edge_lstm.verbs.detect import read_detector
 from edge_lstm.verbs.streams import StreamOptions, codes_of, network_rows, read_stream, train_config
 from firmware_tools.executors import open_executor
 
@@ -78,11 +78,7 @@ def monitor(
 
 
 def _samples(model: Path, data: Path, on: str, options: StreamOptions, start: float) -> Iterator[Sample]:
-    qgraph = read_tflite(model)
-    if qgraph.detector is None:
-        raise ModelError(
-            f"{model}: carries no detector; make one with: edge-lstm quantize MODEL.keras --data CSV"
-        )
+    qgraph = read_detector(model)
     dataset = read_stream(data, options, qgraph.stream)
     rows = network_rows(dataset, qgraph.stream, train_config(qgraph.made))
     codes, names = codes_of(qgraph, rows), qgraph.stream.names

@@ -20,7 +20,7 @@ from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CodeArray, QGraph, QLstm
 from edge_lstm.reference import integer
-from firmware_tools.executors import DEVICES, NAMES, is_compiled, is_device, open_executor
+from firmware_tools.executors import CHOICES, NAMES, is_compiled, is_device, open_executor
 
 Progress = Callable[[int, int, str], None]
 STATE_WINDOWS = 8  # invocations of each of the two calls that show whether the state is kept
@@ -195,10 +195,7 @@ def verify_graph(
         raise ConfigError(f"steps is {steps}, expected 1 or more")
     unknown = [name for name in on or () if name not in NAMES and not is_device(name)]
     if unknown:
-        raise ConfigError(
-            f"--on: unknown executor {', '.join(unknown)}; choose from {', '.join((*NAMES, *DEVICES))}, "
-            "serial:PORT, qemu:BOARD, avr:MCU"
-        )
+        raise ConfigError(f"--on: unknown executor {', '.join(unknown)}; choose from {CHOICES}")
     codes = verification_stream(qgraph, steps, seed)
     references = {name: reference_codes(qgraph.with_profile(name), codes) for name in qgraph.profiles}
     agreements, skipped = [], {}
