@@ -43,55 +43,70 @@ static inline void elstm_lstm_reset(const elstm_lstm_t *layer, int8_t *hidden, i
     memset(cell, 0, layer->units * sizeof *cell);
 }
 
+/* What tells the profiles apart.  scaling: of the recurrent terms; tanh: of an int16 of scale 2**power. */
+typedef struct {
+    elstm_scaling_t *scaling;
+    int32_t (*combine)(int32_t a, int32_t b);
+    int32_t (*sigmoid)(int32_t x);
+    int32_t (*tanh)(int32_t x, int8_t power);
+    int32_t (*update)(int32_t cell, int32_t i, int32_t f, int32_t g, int8_t power, int32_t limit);
+} elstm_numerics_t;
+
 /* One time step.  x: [features], hidden: [units] of the step before, next: [units], the new hidden codes and
  * the layer's output; cell: [units], updated in place.
  */
-#ifndef ELSTM_HAS_LSTM_STEP_TFLM
-ELSTM_KERNEL void elstm_lstm_step_tflm(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden,
-                                       int8_t *next, int16_t *cell)
+ELSTM_KERNEL void elstm_lstm_step(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden,
+                                  int8_t *next, int16_t *cell, elstm_numerics_t numerics)
 {
     const int8_t *weights = layer->weights;
     const int32_t *bias = layer->bias;
     for (uint16_t unit = 0; unit < layer->units; unit++) {
         int32_t a[GATES], b[GATES];
-        weights = elstm_gate_terms(a, weights, x, layer->features, bias, layer->input,
-                                   elstm_requantize_16);
-        weights = elstm_gate_terms(b, weights, hidden, layer->units, bias + GATES,
-                                   layer->recurrent, elstm_requantize_16);
-        const int32_t i = elstm_sigmoid_by_table(elstm_combine_tflm(a[GATE_I], b[GATE_I]), 0);
-        const int32_t f = elstm_sigmoid_by_table(elstm_combine_tflm(a[GATE_F], b[GATE_F]), 0);
-        const int32_t g = elstm_tanh_by_table(elstm_combine_tflm(a[GATE_G], b[GATE_G]), 0);
-        const int32_t o = elstm_sigmoid_by_table(elstm_combine_tflm(a[GATE_O], b[GATE_O]), 0);
-        const int32_t c =
-            elstm_update_cell_tflm(cell[unit], i, f, g, layer->cell_power, layer->cell_clip);
+        weights = elstm_gate_terms(a, weights, x, layer->features, bias, layer->input, elstm_requantize_16);
+        weights = elstm_gate_terms(b, weights, hidden, layer->units, bias + GATES, layer->recurrent,
+                                   numerics.scaling);
+        const int32_t i = numerics.sigmoid(numerics.combine(a[GATE_I], b[GATE_I]));
+        const int32_t f = numerics.sigmoid(numerics.combine(a[GATE_F], b[GATE_F]));
+        const int32_t g = numerics.tanh(numerics.combine(a[GATE_G], b[GATE_G]), -12);
+        const int32_t o = numerics.sigmoid(numerics.combine(a[GATE_O], b[GATE_O]));
+        const int32_t c = numerics.update(cell[unit], i, f, g, layer->cell_power, layer->cell_clip);
         cell[unit] = (int16_t)c;
-        next[unit] = elstm_hidden(layer, o, elstm_tanh_by_table(c, (int8_t)(12 + layer->cell_power)));
+        next[unit] = elstm_hidden(layer, o, numerics.tanh(c, layer->cell_power));
         bias += 2 * GATES;
     }
 }
+
+#ifndef ELSTM_HAS_LSTM_STEP_TFLM
+ELSTM_KERNEL int32_t elstm_sigmoid_tflm(int32_t x)
+{
+    return elstm_sigmoid_by_table(x, 0);
+}
+
+ELSTM_KERNEL int32_t elstm_tanh_tflm(int32_t x, int8_t power)
+{
+    return elstm_tanh_by_table(x, (int8_t)(12 + power));
+}
+
+ELSTM_KERNEL void elstm_lstm_step_tflm(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden,
+                                       int8_t *next, int16_t *cell)
+{
+    const elstm_numerics_t numerics = {elstm_requantize_16, elstm_combine_tflm, elstm_sigmoid_tflm,
+                                       elstm_tanh_tflm, elstm_update_cell_tflm};
+    elstm_lstm_step(layer, x, hidden, next, cell, numerics);
+}
 #endif
+
+ELSTM_KERNEL int32_t elstm_tanh_litert(int32_t x, int8_t power)
+{
+    return elstm_tanh_by_polynomial(x, (uint8_t)(15 + power));
+}
 
 ELSTM_KERNEL void elstm_lstm_step_litert(const elstm_lstm_t *layer, const int8_t *x, const int8_t *hidden,
                                          int8_t *next, int16_t *cell)
 {
-    const int8_t *weights = layer->weights;
-    const int32_t *bias = layer->bias;
-    for (uint16_t unit = 0; unit < layer->units; unit++) {
-        int32_t a[GATES], b[GATES];
-        weights = elstm_gate_terms(a, weights, x, layer->features, bias, layer->input,
-                                   elstm_requantize_16);
-        weights = elstm_gate_terms(b, weights, hidden, layer->units, bias + GATES,
-                                   layer->recurrent, elstm_requantize);
-        const int32_t i = elstm_sigmoid_by_polynomial(elstm_combine_litert(a[GATE_I], b[GATE_I]));
-        const int32_t f = elstm_sigmoid_by_polynomial(elstm_combine_litert(a[GATE_F], b[GATE_F]));
-        const int32_t g = elstm_tanh_by_polynomial(elstm_combine_litert(a[GATE_G], b[GATE_G]), 3);
-        const int32_t o = elstm_sigmoid_by_polynomial(elstm_combine_litert(a[GATE_O], b[GATE_O]));
-        const int32_t c =
-            elstm_update_cell_litert(cell[unit], i, f, g, layer->cell_power, layer->cell_clip);
-        cell[unit] = (int16_t)c;
-        next[unit] = elstm_hidden(layer, o, elstm_tanh_by_polynomial(c, (uint8_t)(15 + layer->cell_power)));
-        bias += 2 * GATES;
-    }
+    const elstm_numerics_t numerics = {elstm_requantize, elstm_combine_litert, elstm_sigmoid_by_polynomial,
+                                       elstm_tanh_litert, elstm_update_cell_litert};
+    elstm_lstm_step(layer, x, hidden, next, cell, numerics);
 }
 
 /* y: [outputs] of x: [features]; scaling: how the profile requantizes. */
