@@ -40,18 +40,28 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Channel:
-    """One sensor channel; the network sees ``(real - center) / scale``."""
+    """One sensor channel; the network sees ``(real - center) / scale``.
+
+    A raw integer of the sensor stands for ``real = zero + resolution * integer``; resolution 0: not stated.
+    """
 
     name: str
     unit: str = ""
     center: float = 0.0
     scale: float = 1.0
+    resolution: float = 0.0
+    zero: float = 0.0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.center) and np.isfinite(self.scale) and self.scale > 0):
             raise ModelError(
                 f"channel '{self.name}': center {self.center} and scale {self.scale}, expected finite "
                 "numbers and a scale above 0; fit the scaler again"
+            )
+        if not (np.isfinite(self.zero) and np.isfinite(self.resolution) and self.resolution >= 0):
+            raise ModelError(
+                f"channel '{self.name}': resolution {self.resolution} and zero {self.zero}, expected finite "
+                "numbers and a resolution above 0, or 0 where it is not stated; quantize the model again"
             )
 
 
@@ -76,6 +86,19 @@ class Stream:
     @property
     def scale(self) -> FloatArray:
         return np.array([channel.scale for channel in self.channels])
+
+    @property
+    def resolution(self) -> FloatArray:
+        return np.array([channel.resolution for channel in self.channels])
+
+    @property
+    def zero(self) -> FloatArray:
+        return np.array([channel.zero for channel in self.channels])
+
+    @property
+    def raw(self) -> bool:
+        """Whether every channel states what a raw integer stands for."""
+        return all(channel.resolution > 0 for channel in self.channels)
 
     def to_network(self, real: FloatArray) -> FloatArray:
         """Scale sensor values ``(..., channels)`` in real units to network inputs; NaN stays NaN."""

@@ -19,6 +19,7 @@ from edge_lstm.emit.c_code import emit_c
 from edge_lstm.errors import ConfigError, MissingTool, RuntimeFailure
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph
+from edge_lstm.scaling import scaling_of
 from firmware_tools.cores import Core
 
 HARNESS = Path(__file__).parent / "harness"
@@ -59,7 +60,7 @@ def write_sources(
 ) -> Sources:
     """Write the C of ``qgraphs`` and a harness around it into ``folder``.
 
-    detect: the harness also calls the detectors that networks carry.
+    detect: the harness also calls the detectors of networks that carry one and state their resolutions.
     c_dir: a folder of exported C to compile in place of what would be written; ConfigError where a file of
     it is missing.  Networks of one image need distinct names.
     """
@@ -68,7 +69,7 @@ def write_sources(
         raise ConfigError(f"networks of one image need distinct names, got {', '.join(names)}")
     files: dict[str, str] = {}
     for qgraph in qgraphs:
-        files |= emit_c(lower(qgraph))
+        files |= emit_c(lower(qgraph), scaling=scaling_of(qgraph.stream, qgraph.input))
     include = folder if c_dir is None else Path(c_dir)
     if c_dir is None:
         for file, text in files.items():
@@ -113,7 +114,7 @@ def _harness(qgraph: QGraph, detect: bool) -> str:
         "#endif",
         f"HARNESS_{kind}({name}, {upper}, int{qgraph.input.bits}_t, int{qgraph.output.bits}_t)",
     ]
-    if detect and qgraph.detector is not None:
+    if detect and qgraph.detector is not None and qgraph.stream.raw:
         lines += [
             f"#ifndef {upper}_DETECTOR",
             f'#error "{name}.h has no detector, but the network has one; export it again"',

@@ -12,7 +12,7 @@ from edge_lstm.detection import fixed
 from edge_lstm.errors import DataError
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.fixedpoint import IntArray
-from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import written_rows
 from firmware_tools.elf import Image
 
@@ -35,8 +35,8 @@ class CExecutor(Executor):
         """
 
     @abstractmethod
-    def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        """Detect over contiguous rows; returns (steps, 3 + features): see harness.h."""
+    def _score(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Detect over contiguous rows of raw integers; returns (steps, 3 + features): see harness.h."""
 
     def run(self, codes: CodeArray) -> CodeArray:
         q = self.qgraph
@@ -49,12 +49,10 @@ class CExecutor(Executor):
         every = (written_rows(q) if q.window else q.timesteps) // q.rows
         return outputs[every - 1 :: every]
 
-    def detect(self, codes: Int8Array, present: npt.NDArray[np.bool_]) -> fixed.Detection:
-        if self.qgraph.detector is None:
-            return super().detect(codes, present)
-        if present.shape != codes.shape:
-            raise DataError(f"present is {present.shape}, expected {codes.shape}: one flag a code")
-        rows = self._score(self._rows(codes), np.ascontiguousarray(present, dtype=np.uint8))
+    def detect(self, raw: npt.NDArray[np.int32]) -> fixed.Detection:
+        if self.qgraph.detector is None or not self.qgraph.stream.raw:
+            return super().detect(raw)  # which says what is missing
+        rows = self._score(self._raw(raw))
         wide: IntArray = rows.astype(np.int64)
         return fixed.Detection(wide[:, 0], wide[:, 1].astype(np.uint8), wide[:, 2], wide[:, 3:])
 

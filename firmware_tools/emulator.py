@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge_lstm.errors import DataError, RuntimeFailure
 from edge_lstm.optional import require
-from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import Compiler, build_core, write_sources, written_rows
 from firmware_tools.c_executor import MachineExecutor
 from firmware_tools.cores import Core, core_named
@@ -143,16 +143,15 @@ class EmulatedExecutor(MachineExecutor):
             written[:] = np.frombuffer(result, dtype=q.output.dtype).reshape(written.shape)
         return outputs
 
-    def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        width = 3 + codes.shape[1]
-        chunk = BUFFER_BYTES // (2 * codes.shape[1] + 4 * width)
+    def _score(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        width = 3 + raw.shape[1]
+        chunk = BUFFER_BYTES // (raw.itemsize * (raw.shape[1] + width))
         found = [np.empty((0, width), dtype=np.int32)]
-        for at in range(0, len(codes), chunk):
-            rows, flags = codes[at : at + chunk], present[at : at + chunk]
-            scores = 4 * len(rows) * width  # first, where they are aligned
-            x = BUFFER + scores
-            self.machine.write(x, rows.tobytes() + flags.tobytes())
-            self._call("detect", x, x + rows.nbytes, BUFFER, len(rows))
-            result = self.machine.read(BUFFER, scores)
+        for at in range(0, len(raw), chunk):
+            rows = raw[at : at + chunk]
+            scores = BUFFER + rows.nbytes
+            self.machine.write(BUFFER, rows.tobytes())
+            self._call("detect", BUFFER, scores, len(rows))
+            result = self.machine.read(scores, rows.itemsize * len(rows) * width)
             found.append(np.frombuffer(result, dtype="<i4").reshape(-1, width))
         return np.concatenate(found)

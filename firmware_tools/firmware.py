@@ -12,10 +12,10 @@ from edge_lstm import __version__
 from edge_lstm.emit.c_code import emit_c, program_hash
 from edge_lstm.errors import ConfigError
 from edge_lstm.lower import lower
-from edge_lstm.program import Program
 from edge_lstm.qgraph import QGraph
+from edge_lstm.scaling import scaling_of
 from firmware_tools.build import HARNESS, written_rows
-from firmware_tools.protocol import DETECTED_BYTES, HASH_BYTES
+from firmware_tools.protocol import DETECTED_BYTES, HASH_BYTES, RAW_BYTES
 
 FILES = ("firmware.c", "protocol.c", "protocol.h", "port.h")
 MLPERF_FILES = ("mlperf.c", "port.h")
@@ -41,8 +41,8 @@ def write_firmware(qgraph: QGraph, folder: Path, mlperf: bool = False) -> Firmwa
         raise ConfigError(
             f"model '{qgraph.name}' has the name of a file of the firmware; rename the model's file"
         )
-    program = lower(qgraph)
-    files = emit_c(program) | {MODEL_HEADER: model_header(qgraph, program)}
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    files = emit_c(lower(qgraph), scaling=scaling) | {MODEL_HEADER: model_header(qgraph)}
     files |= {
         file: (HARNESS / file).read_text(encoding="utf-8") for file in (MLPERF_FILES if mlperf else FILES)
     }
@@ -51,19 +51,19 @@ def write_firmware(qgraph: QGraph, folder: Path, mlperf: bool = False) -> Firmwa
     return Firmware(tuple(folder / file for file in files if file.endswith(".c")), folder)
 
 
-def firmware_hash(program: Program) -> str:
-    """What hello reports of the weights and numerics: the first 16 digits of ``program_hash``."""
-    return program_hash(program)[: 2 * HASH_BYTES]
+def firmware_hash(qgraph: QGraph) -> str:
+    """What hello reports of weights, numerics and scaling: the first 16 digits of ``program_hash``."""
+    return program_hash(lower(qgraph), scaling_of(qgraph.stream, qgraph.input))[: 2 * HASH_BYTES]
 
 
-def model_header(qgraph: QGraph, program: Program) -> str:
+def model_header(qgraph: QGraph) -> str:
     """The text of ``firmware_model.h``: the model under the names that the protocol calls it by."""
-    name, detector = qgraph.name, qgraph.detector is not None
+    name, raw = qgraph.name, qgraph.stream.raw and not qgraph.window
+    detector = qgraph.detector is not None and raw
     read, written = qgraph.window or 1, written_rows(qgraph)
     reads = read * qgraph.features * qgraph.input.bits // 8
     writes = written * qgraph.outputs * qgraph.output.bits // 8
-    call = f"{name}_window" if qgraph.window else f"{name}_step"
-    digits = bytes.fromhex(firmware_hash(program))
+    digits = bytes.fromhex(firmware_hash(qgraph))
     values = {
         "NAME": f'"{name}"',
         "BUILD": f'"edge-lstm {__version__}, profile {qgraph.profile}"',
@@ -74,15 +74,12 @@ def model_header(qgraph: QGraph, program: Program) -> str:
         "READ_ROWS": read,
         "WRITTEN_ROWS": written,
         **_code_macros(qgraph),
+        "RAW": f"{int(raw)} /* rows of raw integers are taken */",
         "DETECTOR": int(detector),
-        "REQUEST_BYTES": f"{max(reads, 2 * qgraph.features * detector)} /* that a payload must hold */",
+        "REQUEST_BYTES": f"{max(reads, RAW_BYTES * qgraph.features * raw)} /* that a payload must hold */",
         "REPLY_BYTES": max(writes, (DETECTED_BYTES + 4 * qgraph.features) * detector),
-        "RESET(state)": "(void)(state)" if qgraph.window else f"{name}_reset(state)",
-        "RUN(state, x, y)": f"{call}(state, x, y)",
+        **_call_macros(qgraph, bool(raw), detector),
     }
-    if detector:
-        values["DETECT(state, x, present, score)"] = f"{name}_detect(state, x, present, score)"
-        values["THRESHOLD(state)"] = f"{name}_threshold(state)"
     lines = [
         f"/* {MODEL_HEADER}: the network '{name}' as the firmware calls it.  Written by edge-lstm. */",
         "#ifndef FIRMWARE_MODEL_H",
@@ -102,10 +99,26 @@ def model_header(qgraph: QGraph, program: Program) -> str:
     return "\n".join(lines)
 
 
+def _call_macros(qgraph: QGraph, raw: bool, detector: bool) -> dict[str, str]:
+    """The functions of the model's C."""
+    name = qgraph.name
+    calls = {
+        "RESET(state)": "(void)(state)" if qgraph.window else f"{name}_reset(state)",
+        "RUN(state, x, y)": f"{name}_{'window' if qgraph.window else 'step'}(state, x, y)",
+    }
+    if raw:
+        calls["SCALE(raw, x)"] = f"{name}_scale(raw, x)"
+    if detector:
+        calls["DETECT(state, raw, score)"] = f"{name}_detect(state, raw, score)"
+        calls["THRESHOLD(state)"] = f"{name}_threshold(state)"
+    return calls
+
+
 def _code_macros(qgraph: QGraph) -> dict[str, int | str]:
     """What the codes are."""
     return {
         "INPUT_BITS": qgraph.input.bits,
+        "INPUT_ZERO_POINT": qgraph.input.zero_point,
         "OUTPUT_BITS": qgraph.output.bits,
         "OUTPUT_ZERO_POINT": qgraph.output.zero_point,
         "OUTPUT_NANO_SCALE": f"{round(qgraph.output.scale * 1e9)} /* of an output code, times 10**9 */",

@@ -20,7 +20,7 @@ from edge_lstm.emit.c_batch import batches, emit_batch
 from edge_lstm.emit.c_code import runtime_text
 from edge_lstm.errors import RuntimeFailure
 from edge_lstm.lower import lower
-from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import (
     Compiler,
     Sources,
@@ -121,9 +121,9 @@ class HostExecutor(CExecutor):
         self._call("run", _pointer(codes), _pointer(outputs), ctypes.c_uint32(len(codes)))
         return outputs
 
-    def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        rows = np.empty((len(codes), 3 + self.qgraph.features), dtype=np.int32)
-        self._call("detect", _pointer(codes), _pointer(present), _pointer(rows), ctypes.c_uint32(len(codes)))
+    def _score(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        rows = np.empty((len(raw), 3 + self.qgraph.features), dtype=np.int32)
+        self._call("detect", _pointer(raw), _pointer(rows), ctypes.c_uint32(len(raw)))
         return rows
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_lstm.errors import ConfigError, DataError
 from edge_lstm.optional import require
 from edge_lstm.qgraph import CodeArray, QGraph
+from edge_lstm.scaling import scaling_of
 from firmware_tools.build import build_core, compile_flags, find_compiler, write_sources
 from firmware_tools.c_executor import UNUSED
 from firmware_tools.cores import core_named
@@ -74,7 +76,7 @@ def measure(
     step, phases = _count_calls(machine, qgraph.name, "window" if qgraph.window else "step", calls, phase_map)
     detected = None
     if detect:
-        detected, phases = _count_calls(machine, qgraph.name, "detect", calls, phase_map)
+        detected, phases = _count_calls(machine, qgraph.name, "detect", raw_of(qgraph, calls), phase_map)
     return Measurement(
         instructions_per_step=spread(step),
         detect_instructions_per_step=spread(detected) if detected else None,
@@ -99,6 +101,17 @@ def calls_of(qgraph: QGraph, codes: CodeArray, what: str) -> CodeArray:
     return rows[: len(rows) // height * height].reshape(-1, height, qgraph.features)
 
 
+def raw_of(qgraph: QGraph, codes: CodeArray) -> npt.NDArray[np.int32]:
+    """Raw integers of the sensors that become ``codes`` (..., features), for the detector."""
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    if scaling is None:
+        raise DataError(
+            f"model '{qgraph.name}' does not state the resolution of its channels; quantize it again "
+            "with --data"
+        )
+    return scaling.counts(codes)
+
+
 def image_bytes(image: Image) -> dict[str, int]:
     """code, table, weight and RAM bytes of a linked image; see core.ld for what lies in each section."""
     sections = image.sections
@@ -116,18 +129,20 @@ def spread(counts: list[int]) -> dict[str, float]:
 
 
 def _count_calls(
-    machine: Machine, name: str, function: str, calls: CodeArray, phase_map: PhaseMap
+    machine: Machine,
+    name: str,
+    function: str,
+    calls: npt.NDArray[np.signedinteger[Any]],
+    phase_map: PhaseMap,
 ) -> tuple[list[int], dict[str, int]]:
     """Instructions of each call of ``NAME_step``, ``NAME_detect`` or ``NAME_window``, from reset; those of
     each phase over all calls.
 
-    calls: codes (calls, rows, features).
+    calls: codes, or the detector's raw integers (calls, rows, features).
     """
     state = machine.image.symbol(f"{name}_harness_state").address
     x, rest = BUFFER, BUFFER + -(-calls[0].nbytes // 8) * 8
     machine.call(f"{name}_harness_reset", state)
-    # step, window: x, y; detect: x, present (null: all), score
-    arguments = (x, 0, rest) if function == "detect" else (x, rest)
     functions = {symbol.address for symbol in machine.image.symbols if symbol.function}
     counts, tally = [], PhaseTally(phase_map, functions, machine.read)
     with InstructionCounter(machine, tally) as counter:
@@ -135,7 +150,7 @@ def _count_calls(
             machine.write(x, codes.tobytes())
             counter.instructions = 0
             tally.begin()
-            machine.call(f"{name}_{function}", state, *arguments)
+            machine.call(f"{name}_{function}", state, x, rest)
             counts.append(counter.instructions)
     return counts, tally.counts()
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-VERSION = 1
+VERSION = 2
 HASH_BYTES = 8  # of a program's sha256, in hello
+RAW_BYTES = 4  # of a raw integer
 DETECTED_BYTES = 9  # of a detected row before its contributions: score, alarm, threshold
 END = b"\0"
 BLOCK = 254  # bytes that a COBS code can count
@@ -17,9 +18,9 @@ LONGEST_FRAME = 1 << 17  # bytes without an end of frame that are kept
 
 _HEADER = struct.Struct("<BBHH")
 _CRC = struct.Struct("<I")
-_FACTS = struct.Struct("<BBBBHHHHBBHHHIII")
+_FACTS = struct.Struct("<BBBBHHHHBBBHHHIII")
 _REFUSAL = struct.Struct("<BHHI")
-_STATISTICS = struct.Struct("<QIIIIIH")
+_STATISTICS = struct.Struct("<QIIIIIIH")
 _OFFSET = struct.Struct("<I")
 
 
@@ -30,7 +31,7 @@ class Command(IntEnum):
     RESET = 2
     RUN = 3
     DETECT = 4
-    DETECT_PART = 5
+    RUN_RAW = 5
     SAVE = 6
     RESTORE = 7
     STATISTICS = 8
@@ -73,6 +74,7 @@ class Refusal:
 @dataclass(frozen=True)
 class Hello:
     """What a device says of itself.  window: 0 for a stream.  request, reply: bytes of the longest payloads.
+    raw, detector: 1 where it takes rows of raw integers, where it scores them.
 
     slots: requests that may be on their way.  stored: replies of this session, 0 where it begins.
     rx_bytes: bytes that it keeps while it computes.
@@ -87,6 +89,7 @@ class Hello:
     outputs: int
     window: int
     written_rows: int
+    raw: int
     detector: int
     stored: int
     request: int
@@ -104,7 +107,8 @@ class Hello:
 class Statistics:
     """cycles: of ``timed`` calls of the model in all; least and most of one.  steps: calls since the reset.
 
-    bad_frames: that the device could not read.  stack_bytes: the deepest use, 0 if unknown.
+    bad_frames: that the device could not read.  saturated: values that the detector was given since the reset
+    outside the range of the codes.  stack_bytes: the deepest use, 0 if unknown.
     """
 
     cycles: int
@@ -113,6 +117,7 @@ class Statistics:
     timed: int
     steps: int
     bad_frames: int
+    saturated: int
     stack_bytes: int
 
     @property

@@ -16,13 +16,13 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.errors import ConfigError, DataError, MissingTool, RuntimeFailure
-from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import (
     HARNESS,
     Compiler,
@@ -35,7 +35,7 @@ from firmware_tools.build import (
 from firmware_tools.c_executor import UNUSED, MachineExecutor
 from firmware_tools.cores import Core
 from firmware_tools.elf import Image, read_image
-from firmware_tools.measure import Measurement, calls_of, image_bytes, spread
+from firmware_tools.measure import Measurement, calls_of, image_bytes, raw_of, spread
 
 QEMU = "qemu-system-arm"
 CORTEX_M55 = Core(
@@ -239,10 +239,10 @@ class QemuExecutor(MachineExecutor):
         outputs[:] = np.frombuffer(self.machine.read(y, outputs.nbytes), outputs.dtype).reshape(outputs.shape)
         return outputs
 
-    def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        rows = np.empty((len(codes), 3 + codes.shape[1]), dtype="<i4")
-        x, flags, scores = self._send(codes, present, result_bytes=rows.nbytes)
-        self._call("detect", x, flags, scores, len(codes))
+    def _score(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        rows = np.empty((len(raw), 3 + raw.shape[1]), dtype="<i4")
+        x, scores = self._send(raw, result_bytes=rows.nbytes)
+        self._call("detect", x, scores, len(raw))
         rows[:] = np.frombuffer(self.machine.read(scores, rows.nbytes), rows.dtype).reshape(rows.shape)
         return rows
 
@@ -258,12 +258,13 @@ def measure(
 ) -> Measurement:
     """As ``firmware_tools.measure.measure``, on a core in QEMU and without phases."""
     calls = calls_of(qgraph, codes, what)
+    raw = raw_of(qgraph, calls) if what == "detect" else None
     core = core_named(core_name)
     compiler = compiler_of(core, optimize)
     machine = build_machine([qgraph], core, detect=what == "detect", c_dir=c_dir, compiler=compiler)
     machine.write(STACK, bytes([UNUSED]) * STACK_BYTES)
     step = _counts(machine, qgraph.name, "window" if qgraph.window else "step", calls)
-    detected = _counts(machine, qgraph.name, "detect", calls) if what == "detect" else None
+    detected = _counts(machine, qgraph.name, "detect", raw) if raw is not None else None
     used = machine.read(STACK, STACK_BYTES - ARGUMENT_BYTES).lstrip(bytes([UNUSED]))
     machine.close()
     return Measurement(
@@ -277,15 +278,15 @@ def measure(
     )
 
 
-def _counts(machine: QemuMachine, name: str, function: str, calls: CodeArray) -> list[int]:
+def _counts(
+    machine: QemuMachine, name: str, function: str, calls: npt.NDArray[np.signedinteger[Any]]
+) -> list[int]:
     """Instructions of each call of ``NAME_step``, ``NAME_detect`` or ``NAME_window``, from reset."""
     state = machine.image.symbol(f"{name}_harness_state").address
     machine.call(f"{name}_harness_reset", state)
     rest = BUFFER + -(-calls[0].nbytes // 8) * 8
-    # step, window: x, y; detect: x, present (null: all), score
-    arguments = (BUFFER, 0, rest) if function == "detect" else (BUFFER, rest)
     counts = []
     for codes in calls:
         machine.write(BUFFER, codes.tobytes())
-        counts.append(machine.count(f"{name}_{function}", state, *arguments))
+        counts.append(machine.count(f"{name}_{function}", state, BUFFER, rest))
     return counts

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.errors import ConfigError, DataError, Disagreement, RuntimeFailure
-from edge_lstm.lower import lower
-from edge_lstm.qgraph import CodeArray, Int8Array, QGraph
+from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import written_rows
 from firmware_tools.c_executor import CExecutor
 from firmware_tools.firmware import firmware_hash
 from firmware_tools.link import Event, Link, LinkOptions, Request, SessionLost
 from firmware_tools.protocol import (
     DETECTED_BYTES,
+    RAW_BYTES,
     Command,
     Hello,
     Statistics,
@@ -63,7 +64,7 @@ class SerialExecutor(CExecutor):
         self.options = options or LinkOptions()
         self.events: list[Event] = []
         self._on_event = on_event
-        self._hash = firmware_hash(lower(qgraph))
+        self._hash = firmware_hash(qgraph)
         self._saved: bytes | None = None  # None: the state after a reset
         self._journal: list[tuple[Request, bytes]] = []  # since then, with the replies
         self._steps = 0  # calls of the model since the reset
@@ -97,34 +98,44 @@ class SerialExecutor(CExecutor):
     def close(self) -> None:
         self.link.close()
 
+    def run_raw(self, raw: npt.NDArray[np.int32]) -> CodeArray:
+        """Scale raw integers (steps, features) on the device and run them; returns (steps, outputs).
+
+        A missing one is run as the zero point.  DataError for a model that takes windows or has no scaling.
+        """
+        if not self.hello.raw:
+            raise DataError(
+                f"{self.name}: the board scales no raw values for model '{self.qgraph.name}'; give codes"
+            )
+        return self._sent(Command.RUN_RAW, self._raw(raw)[:, None])[:, 0]
+
     def _advance(self, codes: CodeArray) -> CodeArray:
+        return self._sent(Command.RUN, codes)
+
+    def _sent(self, command: Command, rows: npt.NDArray[np.signedinteger[Any]]) -> CodeArray:
+        """Output codes (calls, rows, outputs) of calls of the model with rows (calls, rows, features)."""
         q, hello = self.qgraph, self.hello
         writes = written_rows(q) * q.outputs * q.output.bits // 8
-        calls = min(hello.request // codes[:1].nbytes, hello.reply // writes) if len(codes) else 1
-        little = codes.astype(codes.dtype.newbyteorder("<"))
-        requests = [
-            Request(Command.RUN, little[at : at + calls].tobytes()) for at in range(0, len(codes), calls)
-        ]
-        content = b"".join(self._perform(requests, calls, len(codes)))
+        calls = min(hello.request // rows[:1].nbytes, hello.reply // writes) if len(rows) else 1
+        little = rows.astype(rows.dtype.newbyteorder("<"))
+        requests = [Request(command, little[at : at + calls].tobytes()) for at in range(0, len(rows), calls)]
+        content = b"".join(self._perform(requests, calls, len(rows)))
         dtype = np.dtype(q.output.dtype).newbyteorder("<")
         outputs: CodeArray = np.frombuffer(content, dtype=dtype).astype(q.output.dtype)
-        return outputs.reshape(len(codes), written_rows(q), q.outputs)
+        return outputs.reshape(len(rows), written_rows(q), q.outputs)
 
-    def _score(self, codes: Int8Array, present: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        features = codes.shape[1]
+    def _score(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        features = raw.shape[1]
         record = np.dtype(
             [("score", "<i4"), ("alarm", "u1"), ("threshold", "<i4"), ("smoothed", "<i4", (features,))]
         )
-        calls = min(self.hello.request // (2 * features), self.hello.reply // (DETECTED_BYTES + 4 * features))
-        requests = []
-        for at in range(0, len(codes), calls):
-            rows, flags = codes[at : at + calls], present[at : at + calls]
-            if flags.all():
-                requests.append(Request(Command.DETECT, rows.tobytes()))
-            else:
-                both = np.concatenate([rows.view(np.uint8), flags], axis=1)
-                requests.append(Request(Command.DETECT_PART, both.tobytes()))
-        found = np.frombuffer(b"".join(self._perform(requests, calls, len(codes))), dtype=record)
+        row = RAW_BYTES * features
+        calls = min(self.hello.request // row, self.hello.reply // (DETECTED_BYTES + 4 * features))
+        little = raw.astype("<i4")
+        requests = [
+            Request(Command.DETECT, little[at : at + calls].tobytes()) for at in range(0, len(raw), calls)
+        ]
+        found = np.frombuffer(b"".join(self._perform(requests, calls, len(raw))), dtype=record)
         columns = [found["score"], found["alarm"], found["threshold"], *found["smoothed"].T]
         rows_of: npt.NDArray[np.int32] = np.stack(columns, axis=1).astype(np.int32)
         return rows_of

@@ -14,6 +14,7 @@ from edge_lstm.qgraph import QGraph
 from edge_lstm.quantizer import QuantizeConfig, quantize
 
 # name -> inputs, units of each LSTM, outputs of the dense layer (0: none)
+RESOLUTION = 0.005  # of a raw integer; the signals are some 8 wide: about that of an ADC of 10 bits
 SHAPES = {"D": (8, (16,), 8), "L32": (8, (32,), 0), "B": (3, (32,), 3), "C": (8, (16, 16), 8)}
 
 
@@ -48,4 +49,9 @@ def benchmark_model(name: str, detector: bool = False, config: QuantizeConfig | 
     fitted = fit_detector(
         qgraph.input.decode(codes), forecast, everything, everything[:, 0], DetectorConfig()
     )
-    return replace(qgraph, detector=quantize_detector(fitted, qgraph.input, qgraph.output))
+    channels = tuple(replace(channel, resolution=RESOLUTION) for channel in qgraph.stream.channels)
+    return replace(
+        qgraph,
+        detector=quantize_detector(fitted, qgraph.input, qgraph.output),
+        stream=replace(qgraph.stream, channels=channels),
+    )

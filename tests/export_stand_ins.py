@@ -130,7 +130,6 @@ typedef mp_obj_t mp_make_new_t(const mp_obj_type_t *, size_t, size_t, const mp_o
 struct mp_obj_type { mp_make_new_t *make_new; const mp_obj_dict_t *locals_dict; };
 typedef struct { mp_obj_t (*f)(mp_obj_t); } fun_1_t;
 typedef struct { mp_obj_t (*f)(mp_obj_t, mp_obj_t); } fun_2_t;
-typedef struct { mp_obj_t (*f)(size_t, const mp_obj_t *); int low, high; } fun_var_t;
 extern const mp_obj_type_t mp_type_module;
 extern const mp_obj_t mp_const_none;
 #define MP_BUFFER_READ 1
@@ -144,13 +143,15 @@ extern const mp_obj_t mp_const_none;
 #define MP_ROM_PTR(pointer) (pointer)
 #define MP_DEFINE_CONST_FUN_OBJ_1(name, function) const fun_1_t name = {function}
 #define MP_DEFINE_CONST_FUN_OBJ_2(name, function) const fun_2_t name = {function}
-#define MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(name, low, high, function) \\
-    const fun_var_t name = {function, low, high}
 #define MP_DEFINE_CONST_DICT(name, table) const mp_obj_dict_t name = {sizeof(table) != 0}
 #define MP_DEFINE_CONST_OBJ_TYPE(name, qstr, flags, slot_1, make, slot_2, dict) \\
     const mp_obj_type_t name = {.slot_1 = make, .slot_2 = dict}
 #define MP_REGISTER_MODULE(qstr, module) extern const mp_obj_module_t module
 void mp_get_buffer_raise(mp_obj_t, mp_buffer_info_t *, int);
+bool mp_get_buffer(mp_obj_t, mp_buffer_info_t *, int);
+void mp_obj_get_array_fixed_n(mp_obj_t, size_t, mp_obj_t **);
+intptr_t mp_obj_get_int(mp_obj_t);
+mp_obj_t mp_obj_new_bytes(const unsigned char *, size_t);
 void mp_raise_ValueError(const char *);
 void mp_arg_check_num(size_t, size_t, size_t, size_t, bool);
 mp_obj_t mp_obj_new_tuple(size_t, const mp_obj_t *);

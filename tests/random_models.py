@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_lstm.detection import fixed
 from edge_lstm.detection.fixed import QDetector
+from edge_lstm.emit.c_code import emit_c
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.streams import mixed_stream
@@ -15,6 +18,8 @@ from edge_lstm.graph import Stream
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CELL_POWERS, Int8Array, QDense, QGraph, QLstm, Quantization
 from edge_lstm.scales import portable_hidden_scale, portable_scale
+from edge_lstm.scaling import QScaling, scaling_of
+from edge_lstm.verbs.verify import raw_stream
 
 CLIPS = (0.0, 0.0, 0.7, 3.3, 10.0)
 
@@ -93,8 +98,7 @@ def random_detector(
 
 def with_lively_threshold(rng: np.random.Generator, qgraph: QGraph, detector: QDetector) -> QGraph:
     """Put the threshold among the scores of a random stream, so that alarms come and go."""
-    codes = random_codes(0, 200, qgraph.features)
-    scores = NumpyExecutor(qgraph).detect(codes, np.ones(codes.shape, dtype=bool)).score
+    scores = NumpyExecutor(qgraph).detect(random_raw(qgraph, 0, 200)).score
     base = int(np.quantile(scores, rng.uniform(0.3, 0.8)))
     excess = int(base * rng.uniform(0, 0.1))
     return replace(qgraph, detector=replace(detector, base=base, excess=excess))
@@ -122,7 +126,9 @@ def random_qgraph(
             lower(qgraph.with_profile("litert"))
         except ModelError:
             continue
-        return qgraph if qgraph.detector is None else with_lively_threshold(rng, qgraph, qgraph.detector)
+        if qgraph.detector is None:
+            return qgraph
+        return with_lively_threshold(rng, with_random_resolution(qgraph, seed), qgraph.detector)
     raise AssertionError(f"seed {seed}: no network of these sizes is free of overflow")
 
 
@@ -159,6 +165,37 @@ def _draw(
 def random_codes(seed: int, steps: int, features: int) -> Int8Array:
     """int8 (steps, features): smooth walks, uniform noise, rails and silence, changing every few rows."""
     return mixed_stream(features, steps, seed)
+
+
+def with_random_resolution(qgraph: QGraph, seed: int) -> QGraph:
+    """Channels whose counts are finer or coarser than a code, from zeros near and far."""
+    rng = np.random.default_rng([seed, 3])
+    channels = tuple(
+        replace(channel, resolution=step, zero=step * float(rng.normal(0, 10.0 ** rng.integers(0, 7))))
+        for channel in qgraph.stream.channels
+        for step in [float(qgraph.input.scale * 2.0 ** rng.uniform(-14, 2))]
+    )
+    return replace(qgraph, stream=replace(qgraph.stream, channels=channels))
+
+
+def scaling_for(qgraph: QGraph) -> QScaling:
+    """How a network's raw integers become codes."""
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    assert scaling is not None
+    return scaling
+
+
+def c_files(qgraph: QGraph, header_lines: Sequence[str] = ()) -> dict[str, str]:
+    """The C of a network with its scaling, as it is exported."""
+    return emit_c(lower(qgraph), header_lines, scaling_of(qgraph.stream, qgraph.input))
+
+
+def random_raw(
+    qgraph: QGraph, seed: int, steps: int, present: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int32]:
+    """Raw integers (steps, features) around ``random_codes`` and beyond; missing where not ``present``."""
+    raw = raw_stream(scaling_for(qgraph), random_codes(seed, steps, qgraph.features), seed)
+    return raw if present is None else np.where(present, raw, np.int32(fixed.MISSING))
 
 
 def random_present(seed: int, steps: int, features: int) -> npt.NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from firmware_tools.cores import core_named
 from firmware_tools.emulator import EmulatedExecutor, build_machine
 from firmware_tools.executors import COMPILED, NAMES, open_executor
 from firmware_tools.host import HostExecutor, load_library
-from random_models import random_codes, random_present, random_qgraph
+from random_models import random_codes, random_present, random_qgraph, random_raw
 
 MODELS, GROUP, STEPS = 200, 20, 60
 EXECUTORS = [name for name in NAMES if name != "tflite-runtime"]  # that one: test_tflite_runtimes.py
@@ -95,9 +95,10 @@ def test_scores_and_alarms_are_equal_with_missing_samples_and_over_several_calls
             continue
         present = random_present(3, *codes.shape)
         reference = NumpyExecutor(executor.qgraph.with_profile(executor.profile))
-        expected = columns(reference.detect(codes, present))
+        raw = random_raw(executor.qgraph, 3, len(codes), present)
+        expected = columns(reference.detect(raw))
         executor.reset()
-        parts = [executor.detect(codes[a:b], present[a:b]) for a, b in ((0, 1), (1, 18), (18, 40))]
+        parts = [executor.detect(raw[a:b]) for a, b in ((0, 1), (1, 18), (18, 40))]
         assert_same(np.concatenate([columns(part) for part in parts]), expected, executor.name)
 
 
@@ -134,10 +135,11 @@ def test_the_c_on_host_and_emulated_m4_equals_numpy_on_200_random_models(
         assert_same(emulated.run(codes), expected, f"cortex-m4 {qgraph.name} {profile}")
         if qgraph.detector is not None:
             present = random_present(len(codes), *codes.shape)
-            scores = columns(NumpyExecutor(qgraph).detect(codes, present))
+            raw = random_raw(qgraph, len(codes), len(codes), present)
+            scores = columns(NumpyExecutor(qgraph).detect(raw))
             for executor in (host, emulated):
                 executor.reset()
-                assert_same(columns(executor.detect(codes, present)), scores, f"{executor.name} scores")
+                assert_same(columns(executor.detect(raw)), scores, f"{executor.name} scores")
 
 
 def test_the_compiled_executors_are_all_here() -> None:

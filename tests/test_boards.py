@@ -23,7 +23,7 @@ from firmware_tools.board_executor import BoardExecutor, board_of, executor_name
 from firmware_tools.boards.records import find_board
 from firmware_tools.elf import read_image
 from firmware_tools.serial_executor import SerialExecutor
-from random_models import random_codes, random_present
+from random_models import random_codes, random_present, random_raw
 
 STEPS = 1000
 DETECTED = 60
@@ -58,9 +58,9 @@ def test_a_board_computes_every_code_and_score_of_the_reference(name: str) -> No
 def test_a_board_detects_as_the_reference(name: str) -> None:
     require_board(board_of(name), emulator=True)
     network = small()
-    codes, present = random_codes(2, DETECTED, 3), random_present(2, DETECTED, 3)
+    raw = random_raw(network, 2, DETECTED, random_present(2, DETECTED, 3))
     with BoardExecutor(network, name) as executor, NumpyExecutor(network) as reference:
-        found, expected = executor.detect(codes, present), reference.detect(codes, present)
+        found, expected = executor.detect(raw), reference.detect(raw)
     assert (found.score == expected.score).all()
     assert (found.alarm == expected.alarm).all()
     assert (found.smoothed == expected.smoothed).all()

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from edge_lstm.program import Program
 from edge_lstm.qgraph import QDense, QGraph, QLstm
 from firmware_tools import build
 from firmware_tools.build import HARNESS, ZIG
-from random_models import random_codes, random_present, random_qgraph
+from random_models import c_files, random_codes, random_present, random_qgraph, random_raw
 
 WARNINGS = (
     "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror",
@@ -45,7 +46,7 @@ def need(tool: str) -> None:
 
 
 def write(qgraph: QGraph, folder: Path) -> None:
-    for file, text in emit_c(lower(qgraph)).items():
+    for file, text in c_files(qgraph).items():
         (folder / file).write_text(text)
 
 
@@ -172,11 +173,11 @@ def test_the_runtime_refuses_a_header_of_another_version(tmp_path: Path) -> None
     write(VARIETY[0], tmp_path)
     header = tmp_path / "elstm.h"
     header.write_text(
-        header.read_text().replace("#define ELSTM_API_VERSION 2", "#define ELSTM_API_VERSION 3")
+        header.read_text().replace("#define ELSTM_API_VERSION 3", "#define ELSTM_API_VERSION 4")
     )
     for file, message in (
-        ("pump.c", "pump.h needs elstm API 2"),
-        ("elstm.c", "elstm_fixed.h is of elstm API 2"),
+        ("pump.c", "pump.h needs elstm API 3"),
+        ("elstm.c", "elstm_fixed.h is of elstm API 3"),
     ):
         done = subprocess.run(
             [*ZIG, "-c", tmp_path / file, "-o", tmp_path / "x.o"], capture_output=True, text=True
@@ -304,11 +305,11 @@ def test_c_gate_sums_saturate_as_each_profile_does(primitive: Callable[[str], Pr
 
 
 def sanitized_main(qgraph: QGraph) -> str:
-    """A program that reads rows of codes (and masks) and writes codes (and scores), all on the heap."""
+    """A program that reads rows of codes and writes codes, or raw integers and scores, all on the heap."""
     name, upper = qgraph.name, qgraph.name.upper()
+    kind, given = ("int8_t", "x") if qgraph.detector is None else ("int32_t", "raw")
     scored = (
-        f"int32_t score = 0; uint8_t alarm; fread(present, 1, {upper}_FEATURES, stdin);"
-        f" alarm = {name}_detect(state, x, present, &score);"
+        f"int32_t score = 0; uint8_t alarm = {name}_detect(state, raw, &score);"
         f" fwrite(&score, 4, 1, stdout); fwrite(&alarm, 1, 1, stdout);"
         if qgraph.detector is not None
         else f"{name}_step(state, x, y); fwrite(y, 1, {upper}_OUTPUTS, stdout);"
@@ -317,10 +318,11 @@ def sanitized_main(qgraph: QGraph) -> str:
         f'#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include "{name}.h"\n'
         "int main(void) {\n"
         f"    {name}_state_t *state = malloc(sizeof *state);\n    memset(state, 0xA5, sizeof *state);\n"
-        f"    int8_t *x = malloc({upper}_FEATURES), *y = malloc({upper}_OUTPUTS);\n"
-        f"    uint8_t *present = malloc({upper}_FEATURES);\n    {name}_reset(state);\n"
-        f"    while (fread(x, 1, {upper}_FEATURES, stdin) == {upper}_FEATURES) {{ {scored} }}\n"
-        "    free(present); free(y); free(x); free(state);\n    return 0;\n}\n"
+        f"    int8_t *y = malloc({upper}_OUTPUTS);\n"
+        f"    {kind} *{given} = malloc({upper}_FEATURES * sizeof *{given});\n    {name}_reset(state);\n"
+        f"    while (fread({given}, sizeof *{given}, {upper}_FEATURES, stdin) == {upper}_FEATURES) {{\n"
+        f"        {scored}\n    }}\n"
+        f"    free({given}); free(y); free(state);\n    return 0;\n}}\n"
     )
 
 
@@ -359,19 +361,21 @@ def test_the_sanitizers_find_no_overflow_and_no_stray_access(
         written = run(tmp_path / "main", input=codes.tobytes()).stdout
         assert written == executor.run(codes).tobytes()
         return
-    present = random_present(5, STEPS, qgraph.features)
-    rows = np.concatenate([codes.view(np.uint8), present.astype(np.uint8)], axis=1)
-    written = run(tmp_path / "main", input=rows.tobytes()).stdout
+    raw = random_raw(qgraph, 5, STEPS, random_present(5, STEPS, qgraph.features))
+    written = run(tmp_path / "main", input=raw.tobytes()).stdout
     found = np.frombuffer(written, dtype=np.dtype([("score", "<i4"), ("alarm", "u1")]))
-    expected = executor.detect(codes, present)
+    expected = executor.detect(raw)
     assert found["score"].tolist() == expected.score.tolist()
     assert found["alarm"].tolist() == expected.alarm.tolist()
 
 
-def avr_main(qgraph: QGraph, codes: npt.NDArray[np.int8]) -> str:
-    """A program for an ATmega2560 that writes every output code to its serial port and sleeps for good."""
+def avr_main(qgraph: QGraph, codes: npt.NDArray[np.signedinteger[Any]]) -> str:
+    """A program for an ATmega2560 that writes every output code to its serial port and sleeps for good.
+
+    codes: of the input, or of a detector the raw integers.
+    """
     name, upper, rows = qgraph.name, qgraph.name.upper(), build.written_rows(qgraph)
-    values = ", ".join(map(str, codes.ravel().tolist()))
+    values = ", ".join(f"{value}" if value > -(2**31) else "INT32_MIN" for value in codes.ravel().tolist())
     height = qgraph.window or 1
     at = f"x + call * {height} * {upper}_FEATURES"
     call = f"{name}_{'window' if qgraph.window else 'step'}(&state, {at}, y);"
@@ -379,14 +383,14 @@ def avr_main(qgraph: QGraph, codes: npt.NDArray[np.int8]) -> str:
     if qgraph.detector is not None:
         width = 5
         call = (
-            f"y[0] = (int8_t){name}_detect(&state, {at}, NULL, &score);"
+            f"y[0] = (int8_t){name}_detect(&state, {at}, &score);"
             " for (uint8_t k = 0; k < 4u; k++) y[1 + k] = (int8_t)((uint32_t)score >> (8 * k));"
         )
     return (
         "#include <avr/interrupt.h>\n#include <avr/io.h>\n#include <avr/sleep.h>\n#include <stddef.h>\n"
         f'#include "{name}.h"\n'
         "typedef char int_has_16_bits[sizeof(int) == 2 ? 1 : -1];\n"
-        f"static const int8_t x[{codes.size}] = {{{values}}};\n"
+        f"static const {codes.dtype}_t x[{codes.size}] = {{{values}}};\n"
         f"static {name}_state_t state;\nstatic int8_t y[{rows} * {upper}_OUTPUTS + 5];\n"
         "static void put(char c) { while (!(UCSR0A & (1 << UDRE0))) {} UDR0 = (uint8_t)c; }\n"
         "static void put_row(const int8_t *row) {\n"
@@ -402,7 +406,7 @@ def avr_main(qgraph: QGraph, codes: npt.NDArray[np.int8]) -> str:
     )
 
 
-def run_on_avr(qgraph: QGraph, codes: npt.NDArray[np.int8], folder: Path) -> list[list[int]]:
+def run_on_avr(qgraph: QGraph, codes: npt.NDArray[np.signedinteger[Any]], folder: Path) -> list[list[int]]:
     """The bytes that the network writes for every row, or alarm and score, on a simulated ATmega2560."""
     write(qgraph, folder)
     (folder / "main.c").write_text(avr_main(qgraph, codes))
@@ -420,11 +424,12 @@ def test_the_codes_are_the_same_where_int_has_16_bits(profile: str, detector: bo
     need("simavr")
     qgraph = random_qgraph(33, layers=1, units=6, features=3, detector=detector)
     qgraph = qgraph.with_profile(profile)
+    raw = random_raw(qgraph, 8, 40, random_present(8, 40, 3)) if detector else None
     codes = random_codes(8, 40, 3)
-    found = run_on_avr(qgraph, codes, tmp_path)
+    found = run_on_avr(qgraph, codes if raw is None else raw, tmp_path)
     executor = NumpyExecutor(qgraph)
-    if detector:
-        expected = executor.detect(codes, np.ones(codes.shape, dtype=bool))
+    if raw is not None:
+        expected = executor.detect(raw)
         scores = expected.score.astype("<i4").view(np.uint8).reshape(-1, 4)
         assert found == np.concatenate([expected.alarm[:, None], scores], axis=1).tolist()
     else:

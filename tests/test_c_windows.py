@@ -240,9 +240,9 @@ def test_a_runtime_of_another_version_is_refused(tmp_path: Path) -> None:
     qgraph = network("n", QRelu("relu", Q8))
     export(qgraph, tmp_path)
     header = tmp_path / "elstm.h"
-    header.write_text(header.read_text().replace("_API_VERSION 2", "_API_VERSION 3"))
+    header.write_text(header.read_text().replace("_API_VERSION 3", "_API_VERSION 4"))
     (tmp_path / "n.h").write_text(
-        (tmp_path / "n.h").read_text().replace("_API_VERSION != 2", "_API_VERSION != 3")
+        (tmp_path / "n.h").read_text().replace("_API_VERSION != 3", "_API_VERSION != 4")
     )
     (tmp_path / "elstm.c").write_text("")
     with pytest.raises(RuntimeFailure, match="copy every elstm file from the same export"):

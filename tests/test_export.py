@@ -16,25 +16,28 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_lstm.cli import main
-from edge_lstm.emit.c_code import emit_c
 from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import ConfigError, OutputError, UnsupportedModel
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.graph import Channel, Graph, Stream
 from edge_lstm.layer_types import Dense
-from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph, QReverse
+from edge_lstm.scaling import scaling_of
 from edge_lstm.verbs.convert import channel_lines
 from edge_lstm.verbs.export import export
 from export_stand_ins import ARDUINO, ESP_IDF, MICROPYTHON, ZEPHYR
 from firmware_tools.export import FORMATS, package_files
 from firmware_tools.export.writing import write_package, zip_bytes
-from random_models import random_qgraph
+from random_models import c_files, random_qgraph, with_random_resolution
 from random_operators import network
 from test_c_code import WARNINGS, need, renamed, run
 from test_c_windows import Q8, bidirectional
 
-CHANNELS = (Channel("flow */ ??/", "l/min", 12.5, 3.25), Channel("ram\\", "bar", -4e4, 7.0), Channel("t"))
+CHANNELS = (
+    Channel("flow */ ??/", "l/min", 12.5, 3.25, 0.05, 4.0),
+    Channel("ram\\", "bar", -4e4, 7.0, 0.001, -4e4),
+    Channel("t", resolution=1.0),
+)
 
 
 def detector_model() -> QGraph:
@@ -50,6 +53,9 @@ MODELS = {
     "Two": renamed(random_qgraph(2, layers=2, units=4, features=2), "Two"),
     "n": renamed(bidirectional(), "n"),
 }
+RAW = {"raw_two": with_random_resolution(renamed(MODELS["Two"], "raw_two"), 4),
+       "raw_n": with_random_resolution(renamed(MODELS["n"], "raw_n"), 5)}  # fmt: skip
+MODELS |= RAW
 
 
 def expected(qgraph: QGraph) -> list[str]:
@@ -58,11 +64,18 @@ def expected(qgraph: QGraph) -> list[str]:
     offsets = (7 * np.arange(rows)[:, None] + 3 * np.arange(qgraph.features)) % 20
     codes = np.clip(qgraph.input.zero_point + offsets, qgraph.input.low, qgraph.input.high)
     codes = codes.astype(qgraph.input.dtype)
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    raw = np.zeros(codes.shape, dtype=np.int32)
+    if scaling is not None:
+        zero = np.full((1, qgraph.features), qgraph.input.zero_point)
+        further = scaling.counts(np.minimum(zero + 16, qgraph.input.high)) - scaling.counts(zero)
+        raw = (scaling.counts(zero) + np.maximum(further // 16, 1) * offsets).astype(np.int32)
+        codes = scaling.codes(raw)
     executor = NumpyExecutor(qgraph)
     if qgraph.detector is None:
         answers = [" ".join(map(str, row)) for row in executor.run(codes)]
     else:
-        found = executor.detect(codes, np.ones(codes.shape, dtype=bool))
+        found = executor.detect(raw)
         answers = [
             f"alarm {int(alarm)}, score {score} of {threshold}"
             for alarm, score, threshold in zip(found.alarm, found.score, found.threshold, strict=True)
@@ -73,7 +86,7 @@ def expected(qgraph: QGraph) -> list[str]:
 
 @cache
 def c_of(model: str) -> dict[str, str]:
-    return emit_c(lower(MODELS[model]), channel_lines(MODELS[model]))
+    return c_files(MODELS[model], channel_lines(MODELS[model]))
 
 
 def package(folder: Path, package_format: str, model: str = "pump") -> Path:
@@ -233,7 +246,7 @@ def test_every_package_holds_all_of_the_model_and_nothing_of_the_machine(
     assert {path.name: path.read_text() for path in root.glob("src/*")} == c_of("pump")
     texts = [path.read_text() for path in root.rglob("*") if path.is_file()]
     assert not any(str(tmp_path) in text or str(Path.cwd()) in text for text in texts)
-    assert any("12.5) / " in text and "l/min" in text for text in texts)
+    assert any("raw[0]: flow * / ? ?/, counts of 0.05 l/min; 0 is 4 l/min" in text for text in texts)
     assert all(text.endswith("\n") for text in texts)
 
 

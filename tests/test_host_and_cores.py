@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm.detection.fixed import Detection
-from edge_lstm.emit.c_code import emit_c
+from edge_lstm.detection.fixed import MISSING, Detection
 from edge_lstm.errors import ConfigError, DataError, MissingTool, RuntimeFailure
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.graph import Stream
-from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph
 from firmware_tools import build, emulator, host
 from firmware_tools.build import ZIG, Compiler
@@ -29,7 +27,7 @@ from firmware_tools.cores import core_named
 from firmware_tools.emulator import EmulatedExecutor, Machine, build_machine
 from firmware_tools.host import HostExecutor, load_library
 from pump_network import CORE_COMPILERS, PUMP, compiler_for
-from random_models import random_codes, random_present, random_qgraph
+from random_models import c_files, random_codes, random_present, random_qgraph, random_raw
 from test_reference import golden_lstm
 
 STEPS = 90
@@ -80,8 +78,7 @@ def expected_codes(name: str) -> np.ndarray:
 @cache
 def expected_detection(name: str, gaps: bool) -> Detection:
     qgraph = NAMED[name]
-    present = masks(qgraph.features, gaps)
-    return NumpyExecutor(qgraph).detect(random_codes(2, STEPS, qgraph.features), present)
+    return NumpyExecutor(qgraph).detect(random_raw(qgraph, 2, STEPS, masks(qgraph.features, gaps)))
 
 
 def masks(features: int, gaps: bool) -> np.ndarray:
@@ -121,9 +118,10 @@ def test_the_detector_in_c_equals_its_twin_bit_for_bit(compiled: Compiled) -> No
     for qgraph in compiled.networks:
         for gaps in (True, False) if qgraph.detector is not None else ():
             expected = expected_detection(qgraph.name, gaps)
-            executor, present = compiled.open(qgraph), masks(qgraph.features, gaps)
+            executor = compiled.open(qgraph)
+            raw = random_raw(qgraph, 2, STEPS, masks(qgraph.features, gaps))
             for rows in (slice(0, 33), slice(33, None)):  # the second call goes on where the first ended
-                found = executor.detect(random_codes(2, STEPS, qgraph.features)[rows], present[rows])
+                found = executor.detect(raw[rows])
                 for name in ("score", "alarm", "threshold", "smoothed"):
                     what = f"{qgraph.name}, {name} from row {rows.start}"
                     assert_same_codes(getattr(found, name), getattr(expected, name)[rows], what)
@@ -140,13 +138,13 @@ def test_the_detectors_of_these_networks_have_every_option_and_both_answers() ->
 
 def test_a_row_without_any_channel_changes_nothing(compiled: Compiled) -> None:
     qgraph = next(q for q in compiled.networks if q.detector is not None)
-    codes = random_codes(4, 60, qgraph.features)
-    present = np.ones(codes.shape, dtype=bool)
+    raw = random_raw(qgraph, 4, 60)
     executor = compiled.open(qgraph)
-    whole = executor.detect(codes, present)
+    whole = executor.detect(raw)
     executor.reset()
-    real = (np.arange(120) % 2 == 0)[:, None]
-    found = executor.detect(np.repeat(codes, 2, axis=0), np.repeat(present, 2, axis=0) & real)
+    twice = np.repeat(raw, 2, axis=0)
+    twice[1::2] = MISSING
+    found = executor.detect(twice)
     assert found.score[::2].tolist() == found.score[1::2].tolist() == whole.score.tolist()
     assert found.smoothed[1::2].tolist() == whole.smoothed.tolist()
 
@@ -173,13 +171,13 @@ def test_last_only_models_return_one_row_a_window() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 100])
 def test_long_streams_run_in_batches_of_any_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    codes, present = random_codes(1, 50, 3), random_present(1, 50, 3)
+    codes, raw = random_codes(1, 50, 3), random_raw(PUMP, 1, 50, random_present(1, 50, 3))
     executor, reference = EmulatedExecutor(PUMP, "cortex-m4"), NumpyExecutor(PUMP)
     monkeypatch.setattr(emulator, "BUFFER_BYTES", 64 * size)
     assert_same_codes(executor.run(codes), reference.run(codes), "run")
     executor.reset()
     reference.reset()
-    assert_same_codes(executor.detect(codes, present).score, reference.detect(codes, present).score, "score")
+    assert_same_codes(executor.detect(raw).score, reference.detect(raw).score, "score")
 
 
 # --- exported C in a folder ------------------------------------------------------------------------
@@ -188,7 +186,7 @@ def test_long_streams_run_in_batches_of_any_size(size: int, monkeypatch: pytest.
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     """The C of PUMP, as `convert --to c` writes it."""
-    for file, text in emit_c(lower(PUMP)).items():
+    for file, text in c_files(PUMP).items():
         (tmp_path / file).write_text(text)
     return tmp_path
 
@@ -230,7 +228,7 @@ def test_exported_c_of_another_network_is_refused(name: str, exported: Path) -> 
 
 
 def test_exported_c_without_the_detector_is_refused(exported: Path) -> None:
-    for file, text in emit_c(lower(replace(PUMP, detector=None))).items():
+    for file, text in c_files(replace(PUMP, detector=None)).items():
         (exported / file).write_text(text)
     with pytest.raises(RuntimeFailure, match="pump.h has no detector, but the network has one"):
         HostExecutor(PUMP, exported)
@@ -276,13 +274,19 @@ def test_codes_of_another_width_are_refused_before_the_c_sees_them() -> None:
         executor.run(np.zeros((5, 4), dtype=np.int8))
     with pytest.raises(DataError, match=r"codes are int16 \(5, 3\), expected int8 \(steps, 3\)"):
         executor.run(np.zeros((5, 3), dtype=np.int16))
-    with pytest.raises(DataError, match=r"present is \(5, 2\), expected \(5, 3\)"):
-        executor.detect(np.zeros((5, 3), dtype=np.int8), np.ones((5, 2), dtype=bool))
+    message = r"raw values are int32 \(5, 2\), expected int32 \(steps, 3\)"
+    with pytest.raises(DataError, match=message):
+        executor.detect(np.zeros((5, 2), dtype=np.int32))
+    with pytest.raises(DataError, match=r"raw values are float64 \(5, 3\), expected int32"):
+        executor.detect(np.zeros((5, 3)))  # type: ignore[arg-type]
 
 
 def test_a_network_without_detector_detects_nothing() -> None:
     with pytest.raises(DataError, match="carries no detector"):
-        HostExecutor(replace(PUMP, detector=None)).detect(np.zeros((5, 3), np.int8), np.ones((5, 3), bool))
+        HostExecutor(replace(PUMP, detector=None)).detect(np.zeros((5, 3), np.int32))
+    for open_one in (NumpyExecutor, HostExecutor):
+        with pytest.raises(DataError, match="does not state the resolution of its channels"):
+            open_one(replace(PUMP, stream=Stream.unnamed(3))).detect(np.zeros((5, 3), np.int32))
 
 
 def test_an_unknown_core_is_refused_with_the_known_ones() -> None:

@@ -23,7 +23,7 @@ from firmware_tools.host import HostExecutor
 from firmware_tools.link import LinkOptions
 from firmware_tools.posix import build_process
 from firmware_tools.serial_executor import SerialExecutor
-from random_models import random_codes, random_present, random_qgraph
+from random_models import random_codes, random_present, random_qgraph, random_raw
 
 STEPS = int(os.environ.get("LINK_STEPS", "6000"))
 ACTIONS = ("cut", "half", "reboot", "unplug", "swap")
@@ -85,15 +85,16 @@ def test_no_code_is_wrong_and_no_step_lost_or_done_twice(
 
 
 def test_scores_and_alarms_outlive_faults(qgraph: QGraph, program: Path) -> None:
-    codes, present = random_codes(2, 1200, 5), random_present(2, 1200, 5)
+    present = random_present(2, 1200, 5)
     present[300:600] = True
+    raw = random_raw(qgraph, 2, 1200, present)
     with NumpyExecutor(qgraph) as reference:
-        expected = reference.detect(codes, present)
+        expected = reference.detect(raw)
     with (
         FaultyLine(program, rate=1e-3, every=6000, actions=("reboot",), seed=2) as line,
         SerialExecutor(qgraph, line.url, options=OFTEN) as executor,
     ):
-        found = executor.detect(codes, present)
+        found = executor.detect(raw)
         line.calm()
         executor.echo(b"")
         for attribute in ("score", "alarm", "threshold", "smoothed"):

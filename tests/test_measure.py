@@ -30,7 +30,7 @@ from firmware_tools.measure import (
     thumb_instructions,
 )
 from pump_network import CORE_COMPILERS, PUMP, compiler_for
-from random_models import random_codes, random_present
+from random_models import random_codes, random_present, random_raw
 from test_host_and_cores import assert_same_codes
 
 TABLE_BYTES = 2 * 513  # of the sigmoid
@@ -71,7 +71,7 @@ def test_no_instruction_of_the_image_is_for_a_float_unit(pump_machine: Machine, 
     pump_machine.uc.hook_add(4, look)  # UC_HOOK_CODE
     for qgraph in (PUMP, replace(PUMP, name="pump_litert", profile="litert")):
         executor = EmulatedExecutor(qgraph, pump_machine.core.name, machine=pump_machine)
-        executor.detect(random_codes(1, 8, 3), random_present(1, 8, 3))
+        executor.detect(random_raw(qgraph, 1, 8, random_present(1, 8, 3)))
     assert found == []
 
 

@@ -69,8 +69,11 @@ def test_without_a_terminal_an_alarm_is_one_line_and_json_is_one_a_row(
 def test_the_live_view_shows_missing_values_and_a_score_beyond_its_threshold() -> None:
     from rich.console import Console
 
-    sample = Sample(3, "12:00", {"flow": None, "level": 2.5}, 9.0, 3.0, True, {"flow": 0.0, "level": 1.0}, 40)
+    sample = Sample(
+        3, "12:00", {"flow": None, "level": 2.5}, 9.0, 3.0, True, {"flow": 0.0, "level": 1.0}, 40, 12
+    )
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(live_table(sample))
     text = console.export_text()
     assert "ALARM" in text and "missing" in text and "9.00" in text and "of 3.00" in text
+    assert "12 values so far outside the calibrated range" in text

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import pytest
 from conftest import missing
 from edge_lstm.errors import ConfigError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
+from edge_lstm.graph import Stream
 from edge_lstm.qgraph import QGraph
 from firmware_tools.build import HARNESS, host_compilers, run_compiler
 from firmware_tools.firmware import write_firmware
@@ -45,7 +47,14 @@ from firmware_tools.protocol import (
     save_request,
 )
 from random_lstms import alone, random_lstm
-from random_models import random_codes, random_qgraph
+from random_models import (
+    random_codes,
+    random_present,
+    random_qgraph,
+    random_raw,
+    scaling_for,
+    with_random_resolution,
+)
 from test_c_code import WARNINGS, renamed
 from test_c_windows import bidirectional
 
@@ -173,7 +182,8 @@ def test_hello_says_what_is_on_the_device(device: Device, qgraph: QGraph) -> Non
     assert hello is not None
     assert (hello.version, hello.slots, hello.request, hello.reply) == (VERSION, SLOTS, 48, 48)
     assert (hello.features, hello.outputs, hello.input_bits, hello.output_bits) == (3, 3, 8, 8)
-    assert (hello.window, hello.written_rows, hello.detector, hello.stored) == (0, 1, 1, 0)
+    assert (hello.window, hello.written_rows, hello.stored) == (0, 1, 0)
+    assert (hello.raw, hello.detector) == (1, 1)
     assert device.ask(Command.HELLO, 1, b"\1").payload.decode() == qgraph.name
     assert "profile tflm" in device.ask(Command.HELLO, 2, b"\2").payload.decode()
 
@@ -241,9 +251,11 @@ def test_a_device_that_started_again_knows_no_session(program: Path) -> None:
     [
         (Command.RUN, b""),
         (Command.RUN, bytes(4)),
+        (Command.DETECT, b""),
         (Command.DETECT, bytes(4)),
-        (Command.DETECT, bytes(9)),  # three rows of 21 bytes are no reply of 48
-        (Command.DETECT_PART, bytes(3)),
+        (Command.DETECT, bytes(36)),  # three rows of 21 bytes are no reply of 48
+        (Command.RUN_RAW, b""),
+        (Command.RUN_RAW, bytes(3)),
         (Command.SAVE, save_request(0, 49)),
         (Command.SAVE, save_request(1 << 31, 1)),
         (Command.SAVE, b""),
@@ -314,6 +326,42 @@ def test_statistics_count_calls_and_frames(device: Device) -> None:
     assert 0 < found.least <= found.mean <= found.most <= found.cycles
     cleared = read_statistics(device.ask(Command.STATISTICS, 2).payload)
     assert (cleared.timed, cleared.steps, cleared.bad_frames, cleared.cycles, cleared.mean) == (0, 3, 0, 0, 0)
+
+
+def test_raw_rows_are_scaled_and_run_and_a_missing_value_is_the_zero_point(
+    device: Device, qgraph: QGraph
+) -> None:
+    raw = random_raw(qgraph, 6, 40, random_present(6, 40, 3))
+    expected = NumpyExecutor(qgraph).run(scaling_for(qgraph).codes(raw))
+    found = b"".join(
+        device.ask(Command.RUN_RAW, sequence, raw[4 * sequence : 4 * sequence + 4].tobytes()).payload
+        for sequence in range(10)
+    )
+    assert np.array_equal(np.frombuffer(found, np.int8).reshape(-1, 3), expected)
+
+
+def test_statistics_count_saturated_values_until_the_reset(device: Device, qgraph: QGraph) -> None:
+    raw = random_raw(qgraph, 8, 20, random_present(8, 20, 3))
+    raw[5, 1] = raw[9, 2] = 2**31 - 1
+    for row in range(20):
+        device.ask(Command.DETECT, row, raw[row].tobytes())
+    saturated = scaling_for(qgraph).saturated(raw)
+    assert read_statistics(device.ask(Command.STATISTICS, 20, b"\1").payload).saturated == saturated > 0
+    assert read_statistics(device.ask(Command.STATISTICS, 21).payload).saturated == saturated
+    device.ask(Command.RESET, 22)
+    assert read_statistics(device.ask(Command.STATISTICS, 23).payload).saturated == 0
+
+
+@pytest.mark.parametrize("kind", ["no resolution", "window"])
+def test_a_model_that_scales_no_rows_refuses_them(kind: str, qgraph: QGraph, tmp_path: Path) -> None:
+    window = with_random_resolution(bidirectional(), 1)
+    plain = replace(qgraph, stream=Stream.unnamed(3)) if kind == "no resolution" else window
+    device = Device(build_process(plain, tmp_path, SANITIZE))
+    hello = read_hello(device.ask(Command.HELLO, 0, b"\0").payload)
+    assert hello is not None and (hello.raw, hello.detector) == (0, 0)
+    for command in (Command.DETECT, Command.RUN_RAW):
+        assert device.refusal(command, 0, bytes(12)).reason == Reason.BAD_COMMAND
+    device.close()
 
 
 def test_long_payloads_cross_in_blocks(qgraph: QGraph, tmp_path: Path) -> None:

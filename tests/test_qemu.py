@@ -13,18 +13,16 @@ import pytest
 import edge_lstm
 from benchmark_models import benchmark_model
 from conftest import missing
-from edge_lstm.emit.c_code import emit_c
 from edge_lstm.errors import ConfigError, DataError, MissingTool, RuntimeFailure
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.streams import mixed_stream
-from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph
 from firmware_tools import measure as measuring
 from firmware_tools import qemu
 from firmware_tools.build import HARNESS, Compiler, Sources, build_core, core_compilers
 from firmware_tools.cores import core_named
 from firmware_tools.qemu import BUFFER, CORTEX_M55, QEMU, QemuExecutor, QemuMachine, build_machine
-from random_models import random_codes, random_present, random_qgraph
+from random_models import c_files, random_codes, random_present, random_qgraph, random_raw
 
 STEPS = 40
 DATA_END, CONSTANTS_END = 0x30080000, 0x10080000  # nothing lies behind
@@ -107,10 +105,9 @@ def test_the_detector_equals_its_twin_bit_for_bit(machine: QemuMachine) -> None:
     with_detector = [qgraph for qgraph in NETWORKS if qgraph.detector is not None]
     assert len(with_detector) == 2
     for qgraph in with_detector:
-        codes = random_codes(2, 90, qgraph.features)
-        present = random_present(2, 90, qgraph.features)
-        found = QemuExecutor(qgraph, machine=machine).detect(codes, present)
-        expected = NumpyExecutor(qgraph).detect(codes, present)
+        raw = random_raw(qgraph, 2, 90, random_present(2, 90, qgraph.features))
+        found = QemuExecutor(qgraph, machine=machine).detect(raw)
+        expected = NumpyExecutor(qgraph).detect(raw)
         for name in ("score", "alarm", "threshold", "smoothed"):
             assert_same_codes(getattr(found, name), getattr(expected, name), f"{qgraph.name}, {name}")
 
@@ -305,7 +302,7 @@ def test_the_detector_is_counted_on_top_of_the_step() -> None:
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     """The C of PUMP, as `convert --to c` writes it."""
-    for file, text in emit_c(lower(PUMP)).items():
+    for file, text in c_files(PUMP).items():
         (tmp_path / file).write_text(text)
     return tmp_path
 

@@ -53,8 +53,8 @@ def test_evaluate_detect_and_the_executor_agree_on_every_score(
     expected = evaluation.methods[INT8].detection
     assert (found.score == expected.score).all() and (found.alarm == expected.alarm).all()
     with NumpyExecutor(read_tflite(pump_tflite)) as executor:
-        codes = streams.codes_of(executor.qgraph, evaluation.rows)
-        again = floating.from_fixed(executor.detect(codes, evaluation.rows.present))  # no gap: one segment
+        raw = streams.counts_of(executor.qgraph.stream, evaluation.rows.dataset.values)
+        again = floating.from_fixed(executor.detect(raw))  # no gap: one segment
     assert (again.score == expected.score).all() and (again.threshold == expected.threshold).all()
 
 

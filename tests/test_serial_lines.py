@@ -178,8 +178,8 @@ def test_a_line_of_which_little_is_readable(qgraph: QGraph) -> None:
 def test_another_version_of_the_protocol(
     qgraph: QGraph, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("firmware_tools.link.VERSION", 2)
-    assert "speaks version 1 of the protocol, expected 2; build and flash it again" in message(
+    monkeypatch.setattr("firmware_tools.link.VERSION", 3)
+    assert "speaks version 2 of the protocol, expected 3; build and flash it again" in message(
         qgraph, process.url
     )
 

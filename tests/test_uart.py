@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from edge_lstm.errors import ConfigError, DataError, Disagreement, RuntimeFailur
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.executors.streams import mixed_stream
+from edge_lstm.graph import Stream
 from edge_lstm.qgraph import QGraph
 from firmware_process import QUICK, process_of, small_network
 from firmware_tools.host import HostExecutor
@@ -30,7 +32,7 @@ from firmware_tools.posix import PosixExecutor, Process
 from firmware_tools.protocol import REFUSAL, REPLY, Command, Frame, encode
 from firmware_tools.serial_executor import SerialExecutor, open_serial
 from random_lstms import alone, random_lstm
-from random_models import random_codes, random_present, random_qgraph
+from random_models import random_codes, random_present, random_qgraph, random_raw
 from test_c_windows import bidirectional
 
 STEPS = int(os.environ.get("LINK_STEPS", "20000"))
@@ -105,15 +107,29 @@ def test_every_kind_of_network_returns_the_reference_codes(kind: str) -> None:
 
 
 def test_scores_alarms_and_contributions_are_the_reference_s(qgraph: QGraph, process: Process) -> None:
-    codes, present = random_codes(2, 400, 4), random_present(2, 400, 4)
+    present = random_present(2, 400, 4)
     present[100:250] = True
+    raw = random_raw(qgraph, 2, 400, present)
     reference: Executor = NumpyExecutor(qgraph)
     with SerialExecutor(qgraph, process.url) as executor:
         for part in (slice(0, 1), slice(1, 1), slice(1, 180), slice(180, 400)):
-            found = executor.detect(codes[part], present[part])
-            expected = reference.detect(codes[part], present[part])
+            found = executor.detect(raw[part])
+            expected = reference.detect(raw[part])
             for attribute in ("score", "alarm", "threshold", "smoothed"):
                 assert np.array_equal(getattr(found, attribute), getattr(expected, attribute)), attribute
+        assert executor.statistics().saturated == executor.scaling.saturated(raw) > 0
+
+
+def test_raw_values_are_scaled_on_the_device(qgraph: QGraph, process: Process) -> None:
+    raw = random_raw(qgraph, 4, 100, random_present(4, 100, 4))
+    with SerialExecutor(qgraph, process.url) as executor:
+        found = executor.run_raw(raw)
+        assert np.array_equal(found, NumpyExecutor(qgraph).run(executor.scaling.codes(raw)))
+        with pytest.raises(DataError, match=r"raw values are int32 \(2, 3\), expected int32 \(steps, 4\)"):
+            executor.run_raw(raw[:2, :3])
+    plain = replace(qgraph, stream=Stream.unnamed(4))
+    with PosixExecutor(plain) as executor, pytest.raises(DataError, match="the board scales no raw values"):
+        executor.run_raw(raw)
 
 
 def test_what_a_device_says_of_itself(qgraph: QGraph, process: Process) -> None:

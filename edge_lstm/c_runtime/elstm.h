@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define ELSTM_API_VERSION 2
+#define ELSTM_API_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -60,8 +60,24 @@ typedef struct {
     int8_t output_zero_point;
 } elstm_dense_t;
 
+/* The raw integer of a sensor that stands for a missing value. */
+#define ELSTM_MISSING INT32_MIN
+
+/* Bits of a fine code below the point of an int8 code: int16 reaches four times beyond its range. */
+#define ELSTM_FINE_BITS 6
+
+/* How raw integers of one sensor become fine codes: (raw * multiplier + bias) >> shift, saturated to 16 bits. */
+typedef struct {
+    int64_t bias;       /* -2**62 .. 2**62 */
+    int32_t multiplier; /* 2**30 .. 2**31 - 1 */
+    int32_t low;        /* raw integers below count as low, -2**30 or more */
+    int32_t high;       /* raw integers above count as high, 2**30 or less; between them 32 bits hold the result */
+    uint8_t shift;      /* 15 .. 47 */
+} elstm_scaler_t;
+
 /* The detector's constants; their ranges keep every sum within 32 bits. */
 typedef struct {
+    const elstm_scaler_t *scalers; /* [channels] */
     const int32_t *input_weight;  /* [channels] */
     const int32_t *output_weight; /* [channels] */
     const int32_t *offset;        /* [channels] */
@@ -83,36 +99,44 @@ typedef struct {
 
 /* What the detector keeps of the whole row. */
 typedef struct {
-    int32_t score;  /* Q17.14, of the last row that was scored */
-    int32_t excess; /* running mean of score - base between base and threshold */
-    uint16_t seen;  /* rows since the reset, up to warmup */
-    uint8_t run;    /* rows in a row on the other side of the threshold */
-    uint8_t alarm;  /* 0 or 1 */
+    int32_t score;      /* Q17.14, of the last row that was scored */
+    int32_t excess;     /* running mean of score - base between base and threshold */
+    uint32_t saturated; /* values since the reset that lay outside the range of the int8 codes */
+    uint16_t seen;      /* rows since the reset, up to warmup */
+    uint8_t run;        /* rows in a row on the other side of the threshold */
+    uint8_t alarm;      /* 0 or 1 */
 } elstm_alarm_t;
 
 /* What the detector keeps of each channel; all arrays have one entry a channel. */
 typedef struct {
     int32_t *smoothed; /* Q5.16: the residual's running mean, in spreads of normal data */
     int16_t *residual; /* Q5.10: of the last row, 0 where the channel was missing */
-    int8_t *held;      /* the last present input code */
+    int16_t *fine;     /* the fine codes of the last present raw integers */
     int8_t *forecast;  /* the network's codes for the row to come */
 } elstm_channels_t;
 
-/* Set the state after power-on: held at the input's zero point, forecast at the output's. */
+/* Set x[k] to the fine code where raw[k] is present: the codes of an int16 input. */
+void elstm_scale_16(const elstm_scaler_t *scalers, const int32_t *raw, int16_t *x, uint16_t channels);
+
+/* Set x[k] to the int8 code, sat8(rounding_shift(fine, ELSTM_FINE_BITS)), where raw[k] is present. */
+void elstm_scale_8(const elstm_scaler_t *scalers, const int32_t *raw, int8_t *x, uint16_t channels);
+
+/* Set the state after power-on: fine at the input's zero point, forecast at the output's. */
 void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state,
                           const elstm_channels_t *channels);
 
-/* Copy the present codes of x to held; return 1 if a channel is present, else 0.
- * present: [channels], 0 where a code is missing; null: all are present.
+/* Set the fine codes of the present channels and count those that saturate; return 1 if there is one, else 0.
+ * x: set to the int8 codes of all channels, missing ones held.
  */
-uint8_t elstm_detector_hold(const elstm_detector_t *detector, const elstm_channels_t *channels,
-                            const int8_t *x, const uint8_t *present);
+uint8_t elstm_detector_scale(const elstm_detector_t *detector, elstm_alarm_t *state,
+                             const elstm_channels_t *channels, const int32_t *raw, int8_t *x);
 
-/* Score the held row against the forecast made before it.  Call only when a channel is present, then let the
- * network read the held row and write the next forecast.
+/* Score the fine codes against the forecast made before them.  Call only when a channel is present, then let
+ * the network read them and write the next forecast.
+ * raw: [channels], of which only ELSTM_MISSING is looked for.
  */
 void elstm_detector_step(const elstm_detector_t *detector, elstm_alarm_t *state,
-                         const elstm_channels_t *channels, const uint8_t *present);
+                         const elstm_channels_t *channels, const int32_t *raw);
 
 /* The score above which an alarm starts, Q17.14. */
 int32_t elstm_detector_threshold(const elstm_detector_t *detector, const elstm_alarm_t *state);

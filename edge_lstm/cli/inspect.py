@@ -58,7 +58,8 @@ def _few(names: tuple[str, ...]) -> str:
 
 def _print_channels(result: Inspection) -> None:
     plain = all(
-        c["name"] == f"ch{i}" and (c["center"], c["scale"]) == (0, 1) for i, c in enumerate(result.channels)
+        c["name"] == f"ch{i}" and (c["center"], c["scale"], c["resolution"]) == (0, 1, 0)
+        for i, c in enumerate(result.channels)
     )
     if plain:
         click.echo(f"{len(result.channels)} channels without names or scaling")
@@ -66,6 +67,9 @@ def _print_channels(result: Inspection) -> None:
     period = f", a row each {result.period_s:g} s" if result.period_s else ""
     print_table(
         f"{len(result.channels)} channels{period}",
-        ["channel", "unit", "center", "scale"],
-        [[c["name"], c["unit"] or "-", c["center"], c["scale"]] for c in result.channels],
+        ["channel", "unit", "center", "scale", "raw step", "raw zero"],
+        [
+            [c["name"], c["unit"] or "-", c["center"], c["scale"], c["resolution"] or None, c["zero"]]
+            for c in result.channels
+        ],
     )

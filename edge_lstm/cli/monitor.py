@@ -51,6 +51,8 @@ def command(
     with _view(as_json) as show:
         result = monitor(model, data, executor, rate, out, take_stream(options), show)
     if not as_json:
+        if result.saturated:
+            click.echo(f"{result.saturated:,} values lay outside the calibrated range")
         click.echo(
             f"{result.rows:,} rows on {result.executor} in {result.seconds:.1f} s, {result.alarms} alarms"
         )
@@ -103,6 +105,8 @@ def live_table(sample: Sample) -> Any:
         share = sample.contributions[name]
         shown = "missing" if value is None else f"{value:.5g}"
         table.add_row(name, shown, f"{'█' * round(share * BAR / 2):<{BAR // 2}} {share:4.0%}")
+    if sample.saturated:
+        table.caption = f"{sample.saturated:,} values so far outside the calibrated range"
     reach = sample.score / sample.threshold if sample.threshold else 0.0
     filled = min(round(reach * BAR / 2), BAR)
     bar = "█" * filled + "·" * (BAR - filled)

@@ -29,17 +29,25 @@ from edge_lstm.verbs.quantize import Quantized, quantize
 @click.argument("model", type=FILE)
 @click.option("--data", type=FILE, required=True, help="CSV to calibrate on and to fit the detector on.")
 @click.option("-o", "--out", type=FILE, required=True, help="The .tflite file to write.")
+@click.option(
+    "--resolution",
+    multiple=True,
+    metavar="NAME=STEP[@ZERO]",
+    help="What a raw integer of a channel stands for; by default found in the CSV. Repeat for each channel.",
+)
 @options_of(QuantizeConfig)
 @options_of(DetectorConfig)
 @stream_options
 @json_option
-def command(model: Path, data: Path, out: Path, as_json: bool, **options: Any) -> None:
+def command(
+    model: Path, data: Path, out: Path, resolution: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
     """Quantize MODEL on the normal rows of a CSV before its test part; fit its detector.
 
     MODEL is a float network of any kind: Keras (.keras, .h5), ONNX, PyTorch weights (.safetensors), .tflite.
     """
     config, detector = take(QuantizeConfig, options), take(DetectorConfig, options)
-    result = quantize(model, data, out, config, detector, take_stream(options))
+    result = quantize(model, data, out, config, detector, take_stream(options), resolution)
     print_notes(result.notes)
     if as_json:
         print_json(

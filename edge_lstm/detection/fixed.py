@@ -19,6 +19,7 @@ RESIDUAL_BITS = 10  # standardized residuals are Q5.10: one spread is 1024 codes
 SCORE_BITS = 14  # scores are Q17.14 sums of squared, smoothed residuals
 MAX_CHANNELS = 127  # 127 * 2**24 < 2**31: the score cannot overflow
 INT32_MAX = 2**31 - 1
+MISSING = -(2**31)  # the raw integer that stands for a missing value
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,15 +20,17 @@ import numpy as np
 from edge_lstm import __version__
 from edge_lstm.emit.c_layers import EMITTERS, refusals
 from edge_lstm.emit.c_plan import Block, Plan
+from edge_lstm.emit.c_scaling import raw_lines, scalers_table
 from edge_lstm.emit.c_step import Call, Code, Field, Step
 from edge_lstm.emit.c_tables import LINE, codes_table, detector_constant, layer_symbols, one_line
 from edge_lstm.errors import UnsupportedModel, raise_all
 from edge_lstm.program import Program
 from edge_lstm.qgraph import Quantization
+from edge_lstm.scaling import QScaling
 
 __all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_text"]
 
-API_VERSION = 2  # of elstm.h
+API_VERSION = 3  # of elstm.h
 # beside every model: the detector and the tables, the integer primitives, the kernels by core
 RUNTIME = (
     "elstm.c", "elstm.h", "elstm_fixed.h", "elstm_activations.h", "elstm_m0.h", "elstm_m3.h", "elstm_dsp.h",
@@ -62,10 +64,13 @@ class Part:
         return any(re.search(rf"\b{name}\b", text) for text in arguments)
 
 
-def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]:
+def emit_c(
+    program: Program, header_lines: Sequence[str] = (), scaling: QScaling | None = None
+) -> dict[str, str]:
     """Return file name -> text of ``program`` and the runtime that it needs.
 
-    header_lines: extra lines for the head of the header, such as the channels and their scaling.
+    header_lines: extra lines for the head of the header, such as how a value becomes a code.
+    scaling: of its sensors' raw integers; without it the C takes codes alone and has no detector.
     Raises UnsupportedModel with every reason why the C cannot compute it.
     """
     raise_all(UnsupportedModel, f"model '{program.name}' has no C", refusals(program))
@@ -80,7 +85,9 @@ def emit_c(program: Program, header_lines: Sequence[str] = ()) -> dict[str, str]
     ]
     called = {call.function for part in parts for code in part.codes for call in (*code.resets, *code.calls)}
     more = [part for part in MORE if called & set(re.findall(r"\belstm_\w+", runtime_text(f"{part}.h")))]
-    values = _values(program, plan, parts) | {
+    if scaling is None:
+        program = replace(program, detector=None)
+    values = _values(program, plan, parts, scaling) | {
         "header_lines": [one_line(line) for line in header_lines],
         "includes": [f"{part}.h" for part in more],
         "needs_string_h": bool(called & {"memcpy", "memset"}) or program.detector is not None,
@@ -100,13 +107,15 @@ def runtime_with_included(*files: str) -> list[str]:
     return found
 
 
-def _values(program: Program, plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
+def _values(program: Program, plan: Plan, parts: Sequence[Part], scaling: QScaling | None) -> dict[str, Any]:
     """What the templates read of the network itself."""
     name, detector = program.name, program.detector
     codes = [code for part in parts for code in part.codes]
     constants = [constant for code in codes for constant in code.constants]
     if detector is not None:
-        constants.append(detector_constant(detector))
+        constant = detector_constant(detector)
+        constant.members["scalers"] = "scalers"
+        constants.append(constant)
     return {
         "name": name,
         "upper": name.upper(),
@@ -114,7 +123,7 @@ def _values(program: Program, plan: Plan, parts: Sequence[Part]) -> dict[str, An
         "summary": f"network '{name}', {program.features} inputs, {program.outputs} outputs, "
         f"numerics profile {program.profile}",
         "origin": (
-            f"Written by edge-lstm {__version__} from program sha256:{program_hash(program)[:32]}.",
+            f"Written by edge-lstm {__version__} from program sha256:{program_hash(program, scaling)[:32]}.",
             f"Do not edit; rewrite it with: edge-lstm convert {name}.tflite --to c -o .",
         ),
         "features": program.features,
@@ -125,7 +134,12 @@ def _values(program: Program, plan: Plan, parts: Sequence[Part]) -> dict[str, An
         "output_codes": _codes_text(program.output),
         "window": program.window,
         "rows": program.rows,
-        "tables": [codes_table(layer, symbol) for symbol, layer in plan.constants],
+        "tables": [
+            *(codes_table(layer, symbol) for symbol, layer in plan.constants),
+            *([scalers_table(scaling)] if scaling is not None else []),
+        ],
+        "scaling": scaling is not None,
+        "raw_lines": raw_lines(scaling) if scaling is not None else [],
         "constants": constants,
         "fields": _fields(program, plan, parts),
         "parts": parts,
@@ -153,9 +167,10 @@ def runtime_text(file: str) -> str:
     return resources.files("edge_lstm").joinpath("c_runtime").joinpath(file).read_text(encoding="utf-8")
 
 
-def program_hash(program: Program) -> str:
-    """sha256 over the program's names and integers, 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(_plain(program), sort_keys=True).encode()).hexdigest()
+def program_hash(program: Program, scaling: QScaling | None = None) -> str:
+    """sha256 over the program's names and integers and those of its scaling, 64 hexadecimal digits."""
+    integers = None if scaling is None else scaling.integers
+    return hashlib.sha256(json.dumps(_plain((program, integers)), sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -199,7 +214,7 @@ def _fields(program: Program, plan: Plan, parts: Iterable[Part]) -> list[Field]:
             Field(4, "elstm_alarm_t detector", "score, running mean excess, counters, alarm"),
             Field(4, f"int32_t smoothed[{n}]", "Q5.16: running mean of each standardized residual"),
             Field(2, f"int16_t residual[{n}]", "Q5.10: standardized residuals of the last scored row"),
-            Field(1, f"int8_t held[{n}]", "the last present input codes"),
+            Field(2, f"int16_t fine[{n}]", "the last present inputs: codes of 6 bits below the point"),
             Field(1, f"int8_t forecast[{n}]", "the network's codes for the row to come"),
         ]
     found += [field for part in parts for code in part.codes for field in code.fields]

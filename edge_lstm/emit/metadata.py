@@ -102,6 +102,8 @@ def _channel_values(channel: Channel) -> dict[str, Any]:
         "unit": channel.unit,
         "center": float(channel.center),
         "scale": float(channel.scale),
+        "resolution": float(channel.resolution),
+        "zero": float(channel.zero),
     }
 
 

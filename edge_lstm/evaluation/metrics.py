@@ -1,4 +1,4 @@
-"""How good scores and alarms are: points, events, delay, and whether the LSTM earns its flash.
+"""How good scores and alarms are: points, events, ranges, delay, and whether the LSTM earns its flash.
 
 Reads a score, an alarm and a label a row; writes plain figures, None where a figure is undefined.
 """
@@ -10,28 +10,39 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.optional import require
+from edge_lstm.evaluation.metrics_affiliation import affiliation
+from edge_lstm.evaluation.metrics_alarms import nab_score, point_adjusted_f1_inflated, range_based
+from edge_lstm.evaluation.metrics_runs import BoolArray, Flags, as_flags, harmonic, merged, ratio, runs
+from edge_lstm.evaluation.metrics_volume import auc_pr, vus_pr
+from edge_lstm.evaluation.period import DEFAULT_PERIOD
 
-MERGE_ROWS = 10  # alarms at most this far apart are one alarm
 MARGIN = 0.02  # of AUC-PR or event F1: less is no difference between two methods
-
-Flags = npt.NDArray[Any]  # 0 or false, anything else
-Runs = list[tuple[int, int]]
+DAY_S = 86_400
 
 
 @dataclass(frozen=True)
 class Metrics:
     """Figures of one detector on one labelled stream; None where undefined (no fault, no alarm).
 
-    auc_pr: average precision of the score.  precision, recall, f1: of single rows.  An event (a run of
-    labelled rows) is found when an alarm starts inside it; alarms at most 10 rows apart are one.
+    Of the score:
+    vus_pr: volume under the range precision-recall surface, buffers up to one period.
+    auc_pr: average precision.
+
+    Of alarms as events; an event is a run of labelled rows, found when an alarm starts inside it; alarms
+    at most 10 rows apart are one:
     event_precision: alarms that start inside an event, of all alarms.  event_recall: events found.
-    false_alarms: alarms that start outside, and for each 1,000 normal rows.
-    delay_rows: median over found events, from the event's first row to the alarm.
+    false_alarms: alarms that start outside; for each 1,000 normal rows, and for each day of normal rows.
+    delay_rows, delay_s: median over found events, from the event's first row to the alarm.
+
+    Of alarm rows as they are:
+    precision, recall, f1: of single rows.
+    range_*: ranges of alarms and events by the share that they cover of each other.
+    affiliation_*: distance of alarms and events, against an alarm anywhere.
+    nab_score: NAB's standard profile; 100 = every event at its first row, 0 = no alarm, unbounded below.
+    point_adjusted_f1_inflated: credits all of an event for one row; random scores excel; compare nothing.
     """
 
     rows: int
@@ -40,6 +51,7 @@ class Metrics:
     alarms: int
     found: int
     false_alarms: int
+    vus_pr: float | None
     auc_pr: float | None
     precision: float | None
     recall: float | None
@@ -47,37 +59,34 @@ class Metrics:
     event_precision: float | None
     event_recall: float | None
     event_f1: float | None
+    range_precision: float | None
+    range_recall: float | None
+    range_f1: float | None
+    affiliation_precision: float | None
+    affiliation_recall: float | None
+    affiliation_f1: float | None
+    nab_score: float | None
+    point_adjusted_f1_inflated: float | None
     false_alarms_per_1000: float | None
+    false_alarms_per_day: float | None
     delay_rows: float | None
+    delay_s: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
 
 
-def runs(flag: Flags) -> Runs:
-    """Runs of true rows as ``(start, stop)``, stop excluded."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], _flags(flag), [False]])))
-    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def merged(alarm_runs: Runs, within: int = MERGE_ROWS) -> Runs:
-    """Join runs with at most ``within`` rows between them."""
-    joined: Runs = []
-    for start, stop in alarm_runs:
-        if joined and start - joined[-1][1] <= within:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return joined
-
-
-def evaluate_stream(score: FloatArray, alarm: Flags, label: Flags) -> Metrics:
+def evaluate_stream(
+    score: FloatArray, alarm: Flags, label: Flags, *, window: int = DEFAULT_PERIOD, period_s: float = 0.0
+) -> Metrics:
     """Figures of scores, 0/1 alarms and 0/1 labels, each (steps,).
 
     Give the test rows only; scores need no common unit with the threshold.
+    window: rows of the widest VUS-PR buffer, the ``period`` of the recording.
+    period_s: seconds from row to row, 0 where not known.
     """
-    score, alarm, label = np.asarray(score), _flags(alarm), _flags(label)
+    score, alarm, label = np.asarray(score), as_flags(alarm), as_flags(label)
     problems = []
     if not (score.ndim == 1 and score.shape == alarm.shape == label.shape and len(score) > 0):
         problems.append(
@@ -85,63 +94,62 @@ def evaluate_stream(score: FloatArray, alarm: Flags, label: Flags) -> Metrics:
         )
     if not np.isfinite(score).all():
         problems.append("the score holds NaN or infinity; a row without a score has score 0")
+    if not (np.isfinite(period_s) and period_s >= 0):
+        problems.append(f"period_s is {period_s}, expected seconds of 0 or more")
     raise_all(DataError, "evaluation", problems)
-    hits, positives, raised = int((alarm & label).sum()), int(label.sum()), int(alarm.sum())
-    precision, recall = _ratio(hits, raised), _ratio(hits, positives)
-    faults, alarm_runs = runs(label), merged(runs(alarm))
-    starts = np.array([start for start, _ in alarm_runs], dtype=np.int64)
-    true = int(label[starts].sum())
-    inside = [starts[(starts >= first) & (starts < stop)] - first for first, stop in faults]
-    delays = [int(rows[0]) for rows in inside if len(rows)]
-    event_precision, event_recall = _ratio(true, len(starts)), _ratio(len(delays), len(faults))
-    normal_rows = len(label) - positives
+    ranges, near = range_based(alarm, label), affiliation(alarm, label)
     return Metrics(
         rows=len(label),
-        anomaly_rows=positives,
-        events=len(faults),
-        alarms=len(starts),
-        found=len(delays),
-        false_alarms=len(starts) - true,
+        anomaly_rows=int(label.sum()),
+        vus_pr=vus_pr(score, label, window),
         auc_pr=auc_pr(score, label),
-        precision=precision,
-        recall=recall,
-        f1=_f1(hits, raised, positives),
-        event_precision=event_precision,
-        event_recall=event_recall,
-        event_f1=_harmonic(event_precision, event_recall),
-        false_alarms_per_1000=_ratio(1000 * (len(starts) - true), normal_rows),
-        delay_rows=float(np.median(delays)) if delays else None,
+        range_precision=ranges.precision,
+        range_recall=ranges.recall,
+        range_f1=ranges.f1,
+        affiliation_precision=near.precision,
+        affiliation_recall=near.recall,
+        affiliation_f1=near.f1,
+        nab_score=nab_score(alarm, label),
+        point_adjusted_f1_inflated=point_adjusted_f1_inflated(alarm, label),
+        **_point_figures(alarm, label),
+        **_event_figures(alarm, label, period_s),
     )
 
 
-def auc_pr(score: FloatArray, label: Flags) -> float | None:
-    """Average precision of a score (steps,) against 0/1 labels; None where no row is labelled."""
-    label = _flags(label)
-    if not label.any():
-        return None
-    return float(require("sklearn.metrics", "data").average_precision_score(label, score))
+def _point_figures(alarm: BoolArray, label: BoolArray) -> dict[str, Any]:
+    """Of single rows."""
+    hits, positives, raised = int((alarm & label).sum()), int(label.sum()), int(alarm.sum())
+    return {
+        "precision": ratio(hits, raised),
+        "recall": ratio(hits, positives),
+        "f1": ratio(2 * hits, raised + positives) if positives else None,
+    }
 
 
-def _flags(values: Flags) -> npt.NDArray[np.bool_]:
-    flags: npt.NDArray[np.bool_] = np.asarray(values) != 0
-    return flags
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _f1(hits: int, raised: int, positives: int) -> float | None:
-    return 2 * hits / (raised + positives) if positives else None
-
-
-def _harmonic(precision: float | None, recall: float | None) -> float | None:
-    """F1 of events; 0 where there are events and no alarm, None where there are no events."""
-    if recall is None:
-        return None
-    if not precision or not recall:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)
+def _event_figures(alarm: BoolArray, label: BoolArray, period_s: float) -> dict[str, Any]:
+    """Of alarms that start inside an event or outside."""
+    first, stop = np.array(runs(label), dtype=np.int64).reshape(-1, 2).T
+    starts = np.array([start for start, _ in merged(runs(alarm))], dtype=np.int64)
+    true = int(label[starts].sum())
+    next_alarm = np.searchsorted(starts, first)
+    found = next_alarm < np.searchsorted(starts, stop)
+    delays = starts[next_alarm[found]] - first[found]
+    precision, recall = ratio(true, len(starts)), ratio(len(delays), len(first))
+    false, normal_rows = len(starts) - true, int((~label).sum())
+    delay = float(np.median(delays)) if len(delays) else None
+    return {
+        "events": len(first),
+        "alarms": len(starts),
+        "found": len(delays),
+        "false_alarms": false,
+        "event_precision": precision,
+        "event_recall": recall,
+        "event_f1": harmonic(precision, recall),
+        "false_alarms_per_1000": ratio(1000 * false, normal_rows),
+        "false_alarms_per_day": ratio(DAY_S * false, normal_rows * period_s),
+        "delay_rows": delay,
+        "delay_s": delay * period_s if delay is not None and period_s else None,
+    }
 
 
 def verdict(lstm: Metrics, baselines: Mapping[str, Metrics]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from edge_lstm.detection import fixed
 from edge_lstm.errors import DataError
 from edge_lstm.fixedpoint import IntArray
 from edge_lstm.qgraph import CodeArray, QGraph
+from edge_lstm.scaling import QScaling, scaling_of
 
 E = TypeVar("E", bound="Executor")
 
@@ -65,8 +67,19 @@ class Executor(ABC):
             results.append(self.run(codes))
         return results
 
-    def detect(self, codes: CodeArray, present: npt.NDArray[np.bool_]) -> fixed.Detection:
-        """Score codes (steps, channels) from the current state, missing ones masked by ``present``.
+    @cached_property
+    def scaling(self) -> QScaling:
+        """How the network's raw integers become codes; DataError where its channels do not say."""
+        scaling = scaling_of(self.qgraph.stream, self.qgraph.input)
+        if scaling is None:
+            raise DataError(
+                f"model '{self.qgraph.name}' does not state the resolution of its channels, which scales raw "
+                "values; quantize it again with --data"
+            )
+        return scaling
+
+    def detect(self, raw: npt.NDArray[np.int32]) -> fixed.Detection:
+        """Score raw integers (steps, channels) of the sensors from the current state; fixed.MISSING: none.
 
         Here the runtime computes the forecasts and NumPy the score; executors that carry the
         detector themselves override this.  A stream is scored by ``detect`` alone: ``run`` between
@@ -75,6 +88,8 @@ class Executor(ABC):
         detector = self.qgraph.detector
         if detector is None:
             raise DataError(f"model '{self.qgraph.name}' carries no detector; quantize it with --data")
+        raw = self._raw(raw)
+        codes, present = self.scaling.codes(raw), raw != fixed.MISSING
         if self._scored is None:
             zero_points = np.full(codes.shape[1], self.qgraph.input.zero_point, dtype=codes.dtype)
             self._scored = (zero_points, fixed.reset(detector))
@@ -89,6 +104,16 @@ class Executor(ABC):
         )
         self._scored = (held[-1] if len(held) else last, state)
         return detection
+
+    def _raw(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Contiguous rows of raw integers; DataError where they are not this network's."""
+        q, given = self.qgraph, np.asarray(raw)
+        if given.ndim != 2 or given.shape[1] != q.features or not np.can_cast(given.dtype, np.int32):
+            raise DataError(
+                f"model '{q.name}': raw values are {given.dtype} {given.shape}, "
+                f"expected int32 (steps, {q.features})"
+            )
+        return np.ascontiguousarray(given, dtype=np.int32)
 
     def close(self) -> None:
         """Release what the executor holds; nothing by default."""

@@ -72,8 +72,10 @@ def _description(values: dict[str, Any]) -> Description:
     )
 
 
-def _channel(name: str, unit: str, center: float, scale: float) -> Channel:
-    return Channel(_text(name), _text(unit), float(center), float(scale))
+def _channel(
+    name: str, unit: str, center: float, scale: float, resolution: float = 0.0, zero: float = 0.0
+) -> Channel:
+    return Channel(_text(name), _text(unit), *map(float, (center, scale, resolution, zero)))
 
 
 def _text(value: object) -> str:

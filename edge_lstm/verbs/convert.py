@@ -17,6 +17,7 @@ from edge_lstm.graph import Graph
 from edge_lstm.importers.any_model import read_model
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph
+from edge_lstm.scaling import scaling_of
 
 TARGETS = ("c", "tflite", "onnx")
 
@@ -47,8 +48,13 @@ def write_folder(folder: Path, texts: dict[str, str]) -> dict[str, int]:
     return {str(folder / name): len(text.encode("utf-8")) for name, text in texts.items()}
 
 
+def c_files(qgraph: QGraph) -> dict[str, str]:
+    """File name -> text of the C of ``qgraph``, with the scaling of its raw integers where stated."""
+    return emit_c(lower(qgraph), channel_lines(qgraph), scaling_of(qgraph.stream, qgraph.input))
+
+
 def channel_lines(qgraph: QGraph) -> list[str]:
-    """How the application codes each sensor value for the C: one line a channel."""
+    """How an application codes each sensor value itself, for a step: one line a channel."""
     lines = []
     for index, channel in enumerate(qgraph.stream.channels):
         step = channel.scale * qgraph.input.scale
@@ -91,7 +97,7 @@ def convert(
     else:
         qgraph = network if profile is None else network.with_profile(profile)
         if to == "c":
-            return Converted(write_folder(out, emit_c(lower(qgraph), channel_lines(qgraph))))
+            return Converted(write_folder(out, c_files(qgraph)))
         content = emit_qdq(qgraph) if to == "onnx" else emit_tflite(_with_timesteps(qgraph, timesteps))
     write_bytes(out, content)
     return Converted({str(out): len(content)})

@@ -19,7 +19,7 @@ from edge_lstm.qgraph import QGraph
 from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
-    codes_of,
+    counts_of,
     join,
     network_rows,
     read_stream,
@@ -91,11 +91,16 @@ def csv_files(data: Sequence[Path]) -> list[Path]:
 
 
 def read_detector(model: Path) -> QGraph:
-    """A model that carries a detector; ModelError for one without."""
+    """A model that carries a detector and scales raw values; ModelError for one that does not."""
     qgraph = read_tflite(Path(model))
     if qgraph.detector is None:
         raise ModelError(
             f"{model}: carries no detector; make one with: edge-lstm quantize MODEL.keras --data CSV"
+        )
+    if not qgraph.stream.raw:
+        raise ModelError(
+            f"{model}: does not state the resolution of its channels; quantize the float model again with: "
+            "edge-lstm quantize MODEL.keras --data CSV"
         )
     return qgraph
 
@@ -106,7 +111,7 @@ def _score(
     """A recording from reset, reset again at its gaps."""
     qgraph = executor.qgraph
     rows = network_rows(dataset, qgraph.stream, train_config(qgraph.made))
-    codes = codes_of(qgraph, rows)
+    raw = counts_of(qgraph.stream, dataset.values)
     stream = EventStream(qgraph.stream.names)
     events: list[Event] = []
     parts: list[floating.FloatDetection] = []
@@ -114,12 +119,20 @@ def _score(
         executor.reset()
         for start in range(segment.start, segment.stop, CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, segment.stop)
-            found = executor.detect(codes[start:stop], rows.present[start:stop])
+            found = executor.detect(raw[start:stop])
             parts.append(floating.from_fixed(found))
             events += _push(stream, parts[-1], rows, start, on_event)
     last = stream.close()
     ended = tuple(events if last is None else [*events, last])
-    return rows, Detected(qgraph.name, executor.name, dataset.rows, ended, join(parts), dataset.notes)
+    notes = (*dataset.notes, *saturation_notes(executor.scaling.saturated(raw), int(rows.present.sum())))
+    return rows, Detected(qgraph.name, executor.name, dataset.rows, ended, join(parts), notes)
+
+
+def saturation_notes(saturated: int, values: int) -> tuple[str, ...]:
+    """One note where ``saturated`` of ``values`` saturated the network's input, else none."""
+    if not saturated:
+        return ()
+    return (f"{saturated:,} of {values:,} values lay outside the calibrated range",)
 
 
 def _push(

@@ -15,6 +15,7 @@ from edge_lstm.errors import ModelError
 from edge_lstm.evaluation.baselines import run_baselines
 from edge_lstm.evaluation.forecast import ForecastMetrics, expected_rows, forecast_metrics
 from edge_lstm.evaluation.metrics import Metrics, evaluate_stream, verdict
+from edge_lstm.evaluation.period import period
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.graph import Graph
 from edge_lstm.importers.tflite_model import read_tflite
@@ -90,7 +91,13 @@ def _judge(
         forecast = forecast_metrics(rows.x, expected, judged, rows.dataset.names)
     alarms = None
     if label is not None:
-        alarms = evaluate_stream(detection.score[test], detection.alarm[test], label[test])
+        alarms = evaluate_stream(
+            detection.score[test],
+            detection.alarm[test],
+            label[test],
+            window=period(rows.dataset.values),
+            period_s=rows.dataset.period_s,
+        )
     return Method(detection, expected, forecast, alarms)
 
 

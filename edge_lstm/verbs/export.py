@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_lstm.emit.c_code import emit_c
 from edge_lstm.errors import ConfigError
 from edge_lstm.graph import Graph
 from edge_lstm.importers.any_model import read_model
-from edge_lstm.lower import lower
-from edge_lstm.verbs.convert import channel_lines
+from edge_lstm.verbs.convert import c_files, channel_lines
 from firmware_tools.export import format_named, package_files
 from firmware_tools.export.writing import write_package
 
@@ -38,7 +36,6 @@ def export(model: Path, out: Path, package_format: str) -> Exported:
             f"{model}: a float model; quantize it first: "
             f"edge-lstm quantize {model} --data CSV -o {qgraph.name}.tflite"
         )
-    lines = channel_lines(qgraph)
-    files = package_files(qgraph, emit_c(lower(qgraph), lines), package_format, lines)
+    files = package_files(qgraph, c_files(qgraph), package_format, channel_lines(qgraph))
     write_package(out, package_format, qgraph.name, files)
     return Exported(str(out), {path: len(text.encode("utf-8")) for path, text in files.items()})

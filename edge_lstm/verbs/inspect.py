@@ -58,8 +58,12 @@ def inspect(model: Path) -> Inspection:
     integer = isinstance(found, QGraph)
     layers = _layers(found)
     channels = tuple(
-        {"name": c.name, "unit": c.unit, "center": c.center, "scale": c.scale} for c in found.stream.channels
-    )
+        {
+            "name": c.name, "unit": c.unit, "center": c.center, "scale": c.scale,
+            "resolution": c.resolution, "zero": c.zero,
+        }
+        for c in found.stream.channels
+    )  # fmt: skip
     return Inspection(
         path=str(path),
         kind=KINDS[kind_of(path)],

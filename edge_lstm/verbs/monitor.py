@@ -15,7 +15,7 @@ from edge_lstm.detection import floating
 from edge_lstm.detection.events import in_spreads
 from edge_lstm.errors import ConfigError, DataError
 from edge_lstm.verbs.detect import read_detector
-from edge_lstm.verbs.streams import StreamOptions, codes_of, network_rows, read_stream, train_config
+from edge_lstm.verbs.streams import StreamOptions, counts_of, network_rows, read_stream, train_config
 from firmware_tools.executors import open_executor
 
 
@@ -25,6 +25,7 @@ class Sample:
 
     values: of the channels, None where missing.  score, threshold: root mean square over channels, in
     spreads.  contributions: each channel's share of the score, 0 .. 1.  rate: rows a second so far.
+    saturated: values so far outside the calibrated range.
     """
 
     row: int
@@ -35,17 +36,21 @@ class Sample:
     alarm: bool
     contributions: dict[str, float]
     rate: float
+    saturated: int = 0
 
 
 @dataclass(frozen=True)
 class Monitored:
-    """rows: that the board answered.  alarms: how often one began."""
+    """rows: that the board answered.  alarms: how often one began.  saturated: values outside
+    the calibrated range.
+    """
 
     model: str
     executor: str
     rows: int
     alarms: int
     seconds: float
+    saturated: int = 0
 
 
 def monitor(
@@ -64,29 +69,31 @@ def monitor(
     """
     if rate < 0:
         raise ConfigError(f"rate is {rate:g}, expected rows a second, or 0 for as fast as the line goes")
-    start, rows, alarms, before = time.monotonic(), 0, 0, False
+    start, rows, alarms, before, saturated = time.monotonic(), 0, 0, False, 0
     with _recording(out) as record:
         for sample in _samples(Path(model), Path(data), on, options or StreamOptions(), start):
             rows, alarms = rows + 1, alarms + (sample.alarm and not before)
-            before = sample.alarm
+            before, saturated = sample.alarm, sample.saturated
             record(sample)
             if on_sample:
                 on_sample(sample)
             if rate:
                 time.sleep(max(start + rows / rate - time.monotonic(), 0.0))
-    return Monitored(Path(model).stem, on, rows, alarms, time.monotonic() - start)
+    return Monitored(Path(model).stem, on, rows, alarms, time.monotonic() - start, saturated)
 
 
 def _samples(model: Path, data: Path, on: str, options: StreamOptions, start: float) -> Iterator[Sample]:
     qgraph = read_detector(model)
     dataset = read_stream(data, options, qgraph.stream)
     rows = network_rows(dataset, qgraph.stream, train_config(qgraph.made))
-    codes, names = codes_of(qgraph, rows), qgraph.stream.names
+    raw, names = counts_of(qgraph.stream, dataset.values), qgraph.stream.names
+    saturated = 0
     with open_executor(on, qgraph, model.read_bytes()) as executor:
         for segment in rows.segments:
             executor.reset()
             for row in range(segment.start, segment.stop):
-                part = executor.detect(codes[row : row + 1], rows.present[row : row + 1])
+                part = executor.detect(raw[row : row + 1])
+                saturated += executor.scaling.saturated(raw[row])
                 found = floating.from_fixed(part)
                 squares = (found.smoothed[0] ** 2).tolist()
                 present, values = rows.present[row].tolist(), dataset.values[row].tolist()
@@ -100,6 +107,7 @@ def _samples(model: Path, data: Path, on: str, options: StreamOptions, start: fl
                     bool(found.alarm[0]),
                     {name: s / (sum(squares) or 1.0) for name, s in zip(names, squares, strict=True)},
                     (row + 1) / max(time.monotonic() - start, 1e-9),
+                    saturated,
                 )  # fmt: skip
 
 

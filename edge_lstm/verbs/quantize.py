@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from edge_lstm import __version__
+from edge_lstm.datasets.resolution import state_resolution, with_resolution
 from edge_lstm.detection.fit import DetectorConfig, fit_detector, quantize_detector
 from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import DataError
@@ -58,6 +60,7 @@ def quantize_rows(
     graph: Graph, rows: Rows, config: QuantizeConfig, detector: DetectorConfig
 ) -> tuple[QGraph, QuantizationFigures]:
     """Quantize a graph that is in memory on the rows to learn from; see ``quantize``."""
+    graph = replace(graph, stream=with_resolution(graph.stream, rows.dataset.values))
     calibration = rows.x[rows.learn & rows.present.any(axis=1)]
     if len(calibration) < 2:
         raise DataError("calibration: no normal rows before the test part; check the label column")
@@ -82,15 +85,18 @@ def quantize(
     config: QuantizeConfig | None = None,
     detector: DetectorConfig | None = None,
     options: StreamOptions | None = None,
+    resolution: Sequence[str] = (),
 ) -> Quantized:
     """Quantize a float ``model`` of any kind on the normal rows of ``data`` before its test part.
 
     Writes a .tflite.  The detector is fitted on the integer network's residuals of the same rows.  A network
     that takes windows or forecasts other channels than it reads gets none.
+    resolution: NAME=STEP or NAME=STEP@ZERO, what the sensor's raw integers stand for; of other channels it is
+    found in the recording.
     """
     graph = read_graph(model)
     dataset = read_stream(data, options or StreamOptions(), graph.stream)
-    graph = replace(graph, stream=adopt(graph.stream, dataset))
+    graph = replace(graph, stream=state_resolution(adopt(graph.stream, dataset), resolution))
     rows = network_rows(dataset, graph.stream, train_config(graph.made))
     qgraph, figures = quantize_rows(graph, rows, config or QuantizeConfig(), detector or DetectorConfig())
     content = emit_tflite(qgraph)

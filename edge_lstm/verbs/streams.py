@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.csv_file import read_csv
 from edge_lstm.datasets.dataset import BoolArray, Dataset
 from edge_lstm.datasets.policies import Policy
+from edge_lstm.datasets.resolution import with_resolution
 from edge_lstm.detection import fixed, floating
 from edge_lstm.errors import ModelError
-from edge_lstm.executors.protocol import Executor
+from edge_lstm.executors.protocol import Executor, hold
 from edge_lstm.graph import Graph, Stream
 from edge_lstm.importers.any_model import read_float
 from edge_lstm.qgraph import CodeArray, QGraph
 from edge_lstm.reference import floating as real_network
+from edge_lstm.scaling import scaling_of
 from edge_lstm.training.config import TrainConfig
 
 D = TypeVar("D", fixed.Detection, floating.FloatDetection)
@@ -136,9 +139,24 @@ def float_forecasts(graph: Graph, rows: Rows) -> FloatArray:
     return outputs
 
 
+def counts_of(stream: Stream, values: FloatArray) -> npt.NDArray[np.int32]:
+    """Real values (rows, channels) as the raw integers that the sensors give; NaN: fixed.MISSING."""
+    counts = np.rint((np.asarray(values, dtype=np.float64) - stream.zero) / stream.resolution)
+    counts = np.clip(counts, -fixed.INT32_MAX, fixed.INT32_MAX)
+    return np.where(np.isnan(counts), fixed.MISSING, np.nan_to_num(counts)).astype(np.int32)
+
+
 def codes_of(qgraph: QGraph, rows: Rows) -> CodeArray:
-    """The recording as the network's input codes."""
-    return qgraph.input.encode(rows.x)
+    """The recording as the network's input codes, scaled as on the device, missing values held.
+
+    A channel that states no resolution has that of the recording.
+    """
+    stream = with_resolution(qgraph.stream, rows.dataset.values)
+    scaling = scaling_of(stream, qgraph.input)
+    assert scaling is not None
+    codes = scaling.codes(counts_of(stream, rows.dataset.values))
+    start = np.full(codes.shape[1], qgraph.input.zero_point, dtype=codes.dtype)
+    return np.concatenate([hold(codes[part], rows.present[part], start) for part in rows.segments])
 
 
 def int8_forecasts(executor: Executor, codes: CodeArray, rows: Rows) -> CodeArray:

@@ -20,11 +20,14 @@ from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CodeArray, QGraph, QLstm
 from edge_lstm.reference import integer
+from edge_lstm.scaling import QScaling, scaling_of
 from firmware_tools.executors import CHOICES, NAMES, is_compiled, is_device, open_executor
 
 Progress = Callable[[int, int, str], None]
 STATE_WINDOWS = 8  # invocations of each of the two calls that show whether the state is kept
 DETECTOR_STEPS = 2_000  # rows whose scores are compared as well
+EXTREMES = (fixed.MISSING + 1, fixed.INT32_MAX, -(1 << 30) - 1, 1 << 30)  # raw integers, the ends first
+EXTREME = 0.02  # of the values, in a stream that proves the detector
 CHUNK_STEPS = 997  # prime: calls end everywhere in the stream, so the carried state is proven too
 
 
@@ -155,17 +158,32 @@ def keeps_state(executor: Executor, codes: CodeArray) -> bool | None:
 def _detector_difference(
     executor: Executor, qgraph: QGraph, codes: CodeArray, seed: int
 ) -> Difference | None:
-    """Scores and alarms of executors that carry the detector, with a tenth of the samples missing."""
+    """Scores and alarms of executors that carry the detector, from raw integers, a tenth of them missing."""
     if qgraph.detector is None or not is_compiled(executor.name):
         return None
-    codes = codes[:DETECTOR_STEPS]
-    present = np.random.default_rng(seed).random(codes.shape) >= 0.1
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    if scaling is None:
+        return None
+    raw = raw_stream(scaling, codes[:DETECTOR_STEPS], seed)
+    rng = np.random.default_rng(seed)
+    missing = (rng.random(raw.shape) < 0.1) | (rng.random((len(raw), 1)) < 0.02)
+    raw = np.where(missing, np.int32(fixed.MISSING), raw)
     reference = NumpyExecutor(qgraph.with_profile(executor.profile))
     executor.reset()
-    return difference(
-        _detection_columns(executor.detect(codes, present)),
-        _detection_columns(reference.detect(codes, present)),
-    )
+    return difference(_detection_columns(executor.detect(raw)), _detection_columns(reference.detect(raw)))
+
+
+def raw_stream(scaling: QScaling, codes: CodeArray, seed: int) -> npt.NDArray[np.int32]:
+    """Raw integers (steps, features) around ``codes``, off their middle, some of them extreme or anywhere in
+    the reach of the fine codes."""
+    rng = np.random.default_rng(seed)
+    reach = (scaling.high - scaling.low) // 2
+    raw = scaling.counts(codes) + rng.integers(-reach // 512, reach // 512 + 1, codes.shape)
+    drawn = rng.random(codes.shape)
+    raw = np.where(drawn < EXTREME, rng.integers(scaling.low - reach, scaling.high + reach, codes.shape), raw)
+    raw = np.where(drawn < EXTREME / 2, rng.choice(EXTREMES, codes.shape), raw)
+    counts: npt.NDArray[np.int32] = np.clip(raw, *EXTREMES[:2]).astype(np.int32)
+    return counts
 
 
 def _detection_columns(detection: fixed.Detection) -> npt.NDArray[np.int64]:

@@ -11,11 +11,14 @@ from importlib import resources
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from edge_lstm import __version__
+from edge_lstm.emit.c_scaling import raw_lines
 from edge_lstm.emit.c_tables import one_line
 from edge_lstm.errors import ConfigError
 from edge_lstm.qgraph import QGraph
+from edge_lstm.scaling import QScaling, scaling_of
 
 __all__ = ["FORMATS", "format_named", "package_files"]
 
@@ -94,7 +97,8 @@ def package_files(
 ) -> dict[str, str]:
     """Path in the package -> text.
 
-    c_files: what ``emit_c`` returned for ``qgraph``.  channel_lines: how each sensor value becomes a code.
+    c_files: what ``emit_c`` returned for ``qgraph`` and its scaling.  channel_lines: how each sensor value
+    becomes a code, for the example of a model that does not state what raw integers stand for.
     """
     values = _values(qgraph, c_files, channel_lines) | {"format": package_format}
     files: dict[str, str] = {}
@@ -108,8 +112,10 @@ def package_files(
 
 
 def _values(qgraph: QGraph, c_files: dict[str, str], channel_lines: Sequence[str]) -> dict[str, Any]:
-    """What the templates read; ``step`` is the sensor value of one code."""
-    channels = qgraph.stream.channels
+    """What the templates read.  starts, steps: raw integers of the example, near a code of the zero point."""
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    detector = qgraph.detector if scaling is not None else None
+    starts, steps = _example(scaling) if scaling is not None else ([], [])
     return {
         "name": qgraph.name,
         "upper": qgraph.name.upper(),
@@ -122,14 +128,23 @@ def _values(qgraph: QGraph, c_files: dict[str, str], channel_lines: Sequence[str
         "input": qgraph.input,
         "output": qgraph.output,
         "window": qgraph.window,
-        "detector": qgraph.detector is not None,
+        "detector": detector is not None,
         # the example's, past the warm-up of a detector: the rows before it have no score
-        "rows": qgraph.window or 20 + (min(qgraph.detector.warmup, 1000) if qgraph.detector else 0),
+        "rows": qgraph.window or 20 + (min(detector.warmup, 1000) if detector else 0),
         "channel_lines": [one_line(line) for line in channel_lines],
-        "centers": [f"{channel.center:.9e}" for channel in channels],
-        "steps": [f"{channel.scale * qgraph.input.scale:.9e}" for channel in channels],
+        "raw_lines": raw_lines(scaling) if scaling is not None else [],
+        "starts": starts,
+        "steps": steps,
         "period_ms": min(max(round(qgraph.stream.period_s * 1000), 0), 60_000) or 100,
     }
+
+
+def _example(scaling: QScaling) -> tuple[list[int], list[int]]:
+    """Raw integers of the zero point, and about those of a code, for each channel."""
+    channels, input = len(scaling.channels), scaling.input
+    codes = np.array([[input.zero_point], [min(input.zero_point + 16, input.high)]]).repeat(channels, axis=1)
+    start, further = scaling.counts(codes).tolist()
+    return start, [max((b - a) // 16, 1) for a, b in zip(start, further, strict=True)]
 
 
 @cache

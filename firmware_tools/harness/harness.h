@@ -1,5 +1,5 @@
 /* harness.h: what an executor calls in a model's C; expanded once a model in the generated edge_harness.c.
- * The state and all arrays belong to the caller; x and present hold one row after another.
+ * The state and all arrays belong to the caller; x and raw hold one row after another.
  */
 #ifndef EDGE_HARNESS_H
 #define EDGE_HARNESS_H
@@ -48,21 +48,18 @@
         (void)state;                                                                                           \
     }
 
-/* rows: score, alarm, threshold and the smoothed residuals of each row. */
+/* raw: integers of the sensors.  rows: score, alarm, threshold and the smoothed residuals of each row. */
 #define HARNESS_DETECTOR(name, NAME)                                                                           \
-    void name##_harness_detect(name##_state_t *state, const int8_t *x, const uint8_t *present, int32_t *rows, \
-                               uint32_t steps);                                                                \
-    void name##_harness_detect(name##_state_t *state, const int8_t *x, const uint8_t *present, int32_t *rows, \
-                               uint32_t steps)                                                                 \
+    void name##_harness_detect(name##_state_t *state, const int32_t *raw, int32_t *rows, uint32_t steps);      \
+    void name##_harness_detect(name##_state_t *state, const int32_t *raw, int32_t *rows, uint32_t steps)       \
     {                                                                                                          \
         for (uint32_t t = 0; t < steps; t++) {                                                                 \
-            rows[1] = name##_detect(state, x, present, &rows[0]);                                              \
+            rows[1] = name##_detect(state, raw, &rows[0]);                                                     \
             rows[2] = name##_threshold(state);                                                                 \
             for (uint32_t channel = 0; channel < NAME##_FEATURES; channel++) {                                 \
                 rows[3u + channel] = state->smoothed[channel];                                                 \
             }                                                                                                  \
-            x += NAME##_FEATURES;                                                                              \
-            present += NAME##_FEATURES;                                                                        \
+            raw += NAME##_FEATURES;                                                                            \
             rows += 3 + NAME##_FEATURES;                                                                       \
         }                                                                                                      \
     }

@@ -24,10 +24,11 @@
 #define FRAME_BYTES(payload) (HEADER_BYTES + (payload) + CRC_BYTES)
 #define RUN_READS (MODEL_READ_ROWS * MODEL_FEATURES * (MODEL_INPUT_BITS / 8))
 #define RUN_WRITES (MODEL_WRITTEN_ROWS * MODEL_OUTPUTS * (MODEL_OUTPUT_BITS / 8))
+#define RAW_ROW (4 * MODEL_FEATURES)
 #define TEXT_BYTES 48
 #define REFUSED 0xFFFFu
 
-enum { HELLO = 1, RESET, RUN, DETECT, DETECT_PART, SAVE, RESTORE, STATISTICS, ECHO };
+enum { HELLO = 1, RESET, RUN, DETECT, RUN_RAW, SAVE, RESTORE, STATISTICS, ECHO };
 enum { BAD_FRAME = 1, BAD_SESSION, BAD_ORDER, BAD_COMMAND };
 enum { REPLY = 0x80, REFUSAL = 0xFF };
 
@@ -153,6 +154,7 @@ static uint8_t *put_facts(uint8_t *at)
     at = put(at, MODEL_OUTPUTS, 2);
     at = put(at, MODEL_WINDOW, 2);
     at = put(at, MODEL_WRITTEN_ROWS, 2);
+    at = put(at, MODEL_RAW, 1);
     at = put(at, MODEL_DETECTOR, 1);
     at = put(at, link.stored, 1);
     at = put(at, REQUEST_BYTES, 2);
@@ -213,29 +215,59 @@ static uint16_t run(uint16_t count, model_output_t *y)
     return (uint16_t)(calls * RUN_WRITES);
 }
 
-#if MODEL_DETECTOR
-/* part: a byte for each code follows each row, 0 where it is missing. */
-static uint16_t detect(uint16_t count, uint8_t part, uint8_t *at)
+#if MODEL_RAW
+/* Read a row of raw integers, which lies at any address. */
+static const uint8_t *get_row(int32_t *raw, const uint8_t *at)
 {
-    const model_input_t *x = request_codes + HEADER_BYTES;
-    const uint8_t *first = at;
-    const uint16_t row = (uint16_t)(part != 0u ? 2 * MODEL_FEATURES : MODEL_FEATURES);
-    const uint16_t rows = (uint16_t)(count / row);
-    if (rows == 0u || count % row != 0u || rows > REPLY_BYTES / (9 + 4 * MODEL_FEATURES)) {
+    for (uint16_t feature = 0; feature < MODEL_FEATURES; feature++) {
+        const uint32_t value = get32(at);
+        memcpy(&raw[feature], &value, sizeof value);
+        at += sizeof value;
+    }
+    return at;
+}
+
+/* Scale each row to codes that take the place of the first rows, then run them. */
+static uint16_t run_raw(const uint8_t *payload, uint16_t count, model_output_t *y)
+{
+    model_input_t *x = request_codes + HEADER_BYTES * 8 / MODEL_INPUT_BITS;
+    const uint16_t rows = (uint16_t)(count / RAW_ROW);
+    if (count % RAW_ROW != 0u || rows > REPLY_BYTES / RUN_WRITES) {
         return REFUSED;
     }
-    for (uint16_t index = 0; index < rows; index++) {
+    for (uint16_t row = 0; row < rows; row++) {
+        int32_t raw[MODEL_FEATURES];
+        payload = get_row(raw, payload);
+        for (uint16_t feature = 0; feature < MODEL_FEATURES; feature++) {
+            x[feature] = MODEL_INPUT_ZERO_POINT;
+        }
+        MODEL_SCALE(raw, x);
+        x += MODEL_FEATURES;
+    }
+    return run((uint16_t)(rows * RUN_READS), y);
+}
+#endif
+
+#if MODEL_DETECTOR
+static uint16_t detect(const uint8_t *payload, uint16_t count, uint8_t *at)
+{
+    const uint8_t *first = at;
+    const uint16_t rows = (uint16_t)(count / RAW_ROW);
+    if (rows == 0u || count % RAW_ROW != 0u || rows > REPLY_BYTES / (9 + 4 * MODEL_FEATURES)) {
+        return REFUSED;
+    }
+    for (uint16_t row = 0; row < rows; row++) {
+        int32_t raw[MODEL_FEATURES];
         int32_t score;
+        payload = get_row(raw, payload);
         const uint32_t start = port_cycles();
-        const uint8_t alarm =
-            MODEL_DETECT(&kept.state, x, part != 0u ? (const uint8_t *)(x + MODEL_FEATURES) : NULL, &score);
+        const uint8_t alarm = MODEL_DETECT(&kept.state, raw, &score);
         timed(port_cycles() - start);
         at = put(at, (uint32_t)score, 4);
         at = put(at, alarm, 1);
         at = put(at, (uint32_t)MODEL_THRESHOLD(&kept.state), 4);
         memcpy(at, kept.state.smoothed, 4 * MODEL_FEATURES);
         at += 4 * MODEL_FEATURES;
-        x += row;
     }
     return (uint16_t)(at - first);
 }
@@ -273,6 +305,11 @@ static uint16_t statistics(const uint8_t *payload, uint16_t count, uint8_t *at)
     at = put(at, counted.timed, 4);
     at = put(at, kept.steps, 4);
     at = put(at, counted.bad_frames, 4);
+#if MODEL_DETECTOR
+    at = put(at, kept.state.detector.saturated, 4);
+#else
+    at = put(at, 0, 4);
+#endif
     at = put(at, port_stack_used(), 2);
     if (count != 0u && *payload != 0u) {
         clear_statistics();
@@ -295,8 +332,11 @@ static uint16_t perform(uint16_t count, model_output_t *slot)
         return run(count, slot);
 #if MODEL_DETECTOR
     case DETECT:
-    case DETECT_PART:
-        return detect(count, frame[0] == DETECT_PART, at);
+        return detect(payload, count, at);
+#endif
+#if MODEL_RAW
+    case RUN_RAW:
+        return run_raw(payload, count, slot);
 #endif
     case SAVE:
         return save(payload, count, at);

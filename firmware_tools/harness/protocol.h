@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION 2
 
 /* Bytes of a payload, 48 or more; a model whose rows are longer gets what they need. */
 #ifndef PROTOCOL_PAYLOAD
