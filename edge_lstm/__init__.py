@@ -12,8 +12,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 VERBS = (
-    "dataset", "train", "prune", "quantize", "convert", "export", "run", "verify", "bench", "detect",
-    "evaluate", "report", "inspect", "layers", "build", "flash", "boards", "fit", "monitor", "demo",
+    "dataset", "features", "train", "prune", "finetune", "quantize", "convert", "export", "run", "verify",
+    "bench", "detect", "evaluate", "report", "inspect", "layers", "build", "flash", "boards", "fit",
+    "monitor", "demo",
 )  # fmt: skip
 
 __all__ = ["VERBS", "__version__", *VERBS]

@@ -28,6 +28,7 @@ from edge_lstm.layer_types import (
     Row,
     Softmax,
 )
+from edge_lstm.predictor import LinearPredictor
 
 INPUT = -1  # the source that is the network's input
 
@@ -209,6 +210,7 @@ class Graph:
     The last layer writes the network's output.
     window: rows of a window, 0 for a streaming network, which takes one row a step for ever.  A network with
     a layer that gathers a window needs one: each of its runs takes ``window`` rows and starts from reset.
+    predictor: forecasts the next row; the network's outputs are added to it.  None: they are the forecast.
     """
 
     name: str
@@ -217,6 +219,7 @@ class Graph:
     made: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[tuple[int, ...], ...] = ()
     window: int = 0
+    predictor: LinearPredictor | None = None
 
     def __post_init__(self) -> None:
         if not self.sources:

@@ -226,10 +226,11 @@ class QGraph:
                 f"the detector has {detector.channels} channels, the network {self.features} inputs and "
                 f"{self.outputs} outputs; a forecaster's detector needs the same number of each"
             )
-        found = (detector.input_zero_point, detector.output_zero_point)
-        expected = (self.input.zero_point, self.output.zero_point)
-        if found != expected:
-            problems.append(f"the detector's zero points are {found}, the network's {expected}")
+        if detector.output_zero_point != self.output.zero_point:
+            problems.append(
+                f"the detector takes {detector.output_zero_point} for the outputs' zero point, "
+                f"which is {self.output.zero_point}"
+            )
         return problems
 
     @property

@@ -45,6 +45,16 @@ class QScaling:
         return FINE_BITS if self.input.bits == 8 else 0
 
     @property
+    def start(self) -> int:
+        """The fine code of a network input of 0."""
+        return self.input.zero_point << self.fine_bits
+
+    @property
+    def unit(self) -> float:
+        """One fine code in network units."""
+        return float(np.ldexp(self.input.scale, -self.fine_bits))
+
+    @property
     def integers(self) -> tuple[IntArray, ...]:
         """All that decides the codes."""
         return self.bias, self.multiplier, self.low, self.high, self.shift

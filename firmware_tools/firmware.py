@@ -111,6 +111,7 @@ def _call_macros(qgraph: QGraph, raw: bool, detector: bool) -> dict[str, str]:
     if detector:
         calls["DETECT(state, raw, score)"] = f"{name}_detect(state, raw, score)"
         calls["THRESHOLD(state)"] = f"{name}_threshold(state)"
+        calls["CONTRIBUTION(state, channel)"] = f"{name}_contribution(state, channel)"
     return calls
 
 

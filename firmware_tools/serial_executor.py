@@ -127,7 +127,7 @@ class SerialExecutor(CExecutor):
     def _score(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         features = raw.shape[1]
         record = np.dtype(
-            [("score", "<i4"), ("alarm", "u1"), ("threshold", "<i4"), ("smoothed", "<i4", (features,))]
+            [("score", "<i4"), ("alarm", "u1"), ("threshold", "<i4"), ("contributions", "<i4", (features,))]
         )
         row = RAW_BYTES * features
         calls = min(self.hello.request // row, self.hello.reply // (DETECTED_BYTES + 4 * features))
@@ -136,7 +136,7 @@ class SerialExecutor(CExecutor):
             Request(Command.DETECT, little[at : at + calls].tobytes()) for at in range(0, len(raw), calls)
         ]
         found = np.frombuffer(b"".join(self._perform(requests, calls, len(raw))), dtype=record)
-        columns = [found["score"], found["alarm"], found["threshold"], *found["smoothed"].T]
+        columns = [found["score"], found["alarm"], found["threshold"], *found["contributions"].T]
         rows_of: npt.NDArray[np.int32] = np.stack(columns, axis=1).astype(np.int32)
         return rows_of
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from edge_lstm.detection.fit import DetectorConfig, fit_detector, quantize_detector
-from edge_lstm.executors.numpy_executor import NumpyExecutor
+from edge_lstm.detection.linear import Rows, fit_predictor
 from edge_lstm.graph import Graph, Stream
 from edge_lstm.layer_types import Dense, Lstm
 from edge_lstm.qgraph import QGraph
 from edge_lstm.quantizer import QuantizeConfig, quantize
+from edge_lstm.scaling import scaling_of
 
 # name -> inputs, units of each LSTM, outputs of the dense layer (0: none)
 RESOLUTION = 0.005  # of a raw integer; the signals are some 8 wide: about that of an ADC of 10 bits
@@ -43,15 +44,12 @@ def benchmark_model(name: str, detector: bool = False, config: QuantizeConfig | 
     qgraph = quantize(benchmark_graph(name), rows, config)
     if not detector:
         return qgraph
-    codes = qgraph.input.encode(rows)
-    forecast = qgraph.output.decode(NumpyExecutor(qgraph).run(codes))
-    everything = np.ones(rows.shape, dtype=bool)
-    fitted = fit_detector(
-        qgraph.input.decode(codes), forecast, everything, everything[:, 0], DetectorConfig()
-    )
     channels = tuple(replace(channel, resolution=RESOLUTION) for channel in qgraph.stream.channels)
-    return replace(
-        qgraph,
-        detector=quantize_detector(fitted, qgraph.input, qgraph.output),
-        stream=replace(qgraph.stream, channels=channels),
-    )
+    qgraph = replace(qgraph, stream=replace(qgraph.stream, channels=channels))
+    everything = np.ones(rows.shape, dtype=bool)
+    learnt, _ = Rows.of(rows, everything, np.zeros(len(rows), dtype=bool), everything[:, 0])
+    predictor, forecasts = fit_predictor(learnt)
+    fitted = fit_detector(rows - forecasts, rows, everything, everything[:, 0], DetectorConfig())
+    scaling = scaling_of(qgraph.stream, qgraph.input)
+    assert scaling is not None
+    return replace(qgraph, detector=quantize_detector(fitted, predictor, scaling, qgraph.output))

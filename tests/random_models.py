@@ -77,23 +77,39 @@ def random_detector(
     rng: np.random.Generator, channels: int, input_zero_point: int, output_zero_point: int
 ) -> QDetector:
     """A detector with every option drawn, but for its threshold."""
-    shift = int(rng.integers(0, 13))
-    weight = max(int(2**shift * rng.uniform(2, 40)), 1)
-    whitening = None
-    whitening_shift = int(rng.integers(6, 14))
+    levels, lags = bool(rng.integers(2)), int(rng.choice([0, 0, 1, 3, 16]))
+    rows = channels * (1 + levels)
+    forms_shift, whitening_shift = int(rng.integers(8, 15)), int(rng.integers(6, 14))
+    forms = whitening = None
+    if lags or rng.random() < 0.5:
+        past = rng.normal(0, 0.5 / np.sqrt(channels * (lags + 1)), (channels, lags * channels))
+        forms = _matrix(np.hstack([np.eye(channels), past]), forms_shift)
     if rng.random() < 0.5:
         mixed = rng.normal(0, 0.4, (channels, channels)) + np.eye(channels)
-        limit = 65000.0 / np.abs(mixed).sum(axis=1).max()
-        whitening = np.rint(mixed * min(2.0**whitening_shift, limit)).astype(np.int16)
+        whitening = _matrix(mixed, whitening_shift)
+    shift = int(rng.integers(0, 13))
+    weight = max(int(2.0**shift * rng.uniform(0.05, 1)), 1)
+    added = int(2.0**shift * rng.uniform(0, 20))
+    gains = rng.permutation([256, int(rng.choice([0, 13, 100, 256]))]).tolist()
     return QDetector(
-        input_zero_point, output_zero_point,
-        rng.integers(weight // 2 + 1, weight + 2, channels), rng.integers(0, weight + 2, channels),
-        rng.integers(-20 * weight, 20 * weight + 1, channels), shift, whitening, whitening_shift,
-        alpha=int(rng.choice([1, 26, 128, 200, 255, 256])), base=0, excess=0,
-        gain=int(rng.choice([0, 100, 300])), rate=int(rng.integers(0, 8)),
+        start=64 * input_zero_point, lags=lags, forms=forms, forms_shift=forms_shift,
+        residual_weight=rng.integers(weight // 2 + 1, weight + 2, rows),
+        output_weight=rng.integers(0, added + 2, channels), output_zero_point=output_zero_point,
+        offset=rng.integers(-500 * weight, 500 * weight + 1, rows), shift=shift,
+        level_limit=int(rng.choice([1, 1024, 32767])) if levels else 0,
+        whitening=whitening, whitening_shift=whitening_shift,
+        alpha=int(rng.choice([1, 26, 128, 200, 255, 256])),
+        smoothed_gain=gains[0], energy_gain=gains[1],
+        base=0, excess=0, gain=int(rng.choice([0, 100, 300])), rate=int(rng.integers(0, 8)),
         clear=int(rng.choice([128, 200, 256])), debounce=int(rng.choice([1, 2, 5])),
-        warmup=int(rng.choice([1, 3, 20])),
+        warmup=max(lags, int(rng.choice([1, 3, 20]))),
     )  # fmt: skip
+
+
+def _matrix(values: np.ndarray, shift: int) -> np.ndarray:
+    """int16 codes of ``values`` whose rows sum within what the detector takes."""
+    limit = 65000.0 / np.abs(values).sum(axis=1).max()
+    return np.rint(values * min(2.0**shift, limit, 32767 / np.abs(values).max())).astype(np.int16)
 
 
 def with_lively_threshold(rng: np.random.Generator, qgraph: QGraph, detector: QDetector) -> QGraph:

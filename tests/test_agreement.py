@@ -84,7 +84,7 @@ def test_a_reset_equals_a_fresh_start(executors: list[tuple[Executor, Int8Array]
 
 
 def columns(detection: fixed.Detection) -> np.ndarray:
-    return np.column_stack([detection.score, detection.alarm, detection.threshold, detection.smoothed])
+    return np.column_stack([detection.score, detection.alarm, detection.threshold, detection.contributions])
 
 
 def test_scores_and_alarms_are_equal_with_missing_samples_and_over_several_calls(

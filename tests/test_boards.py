@@ -63,7 +63,7 @@ def test_a_board_detects_as_the_reference(name: str) -> None:
         found, expected = executor.detect(raw), reference.detect(raw)
     assert (found.score == expected.score).all()
     assert (found.alarm == expected.alarm).all()
-    assert (found.smoothed == expected.smoothed).all()
+    assert (found.contributions == expected.contributions).all()
 
 
 def test_names_of_executors_name_boards() -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from conftest import missing
+from detector_oracles import largest_detector
 from edge_lstm import __version__, fixedpoint
 from edge_lstm.emit.c_code import RUNTIME, emit_c, layer_symbols, program_hash, runtime_text
 from edge_lstm.executors.numpy_executor import NumpyExecutor
@@ -326,8 +327,17 @@ def sanitized_main(qgraph: QGraph) -> str:
     )
 
 
+def with_largest_detector(seed: int, alpha: int) -> QGraph:
+    """A network with a detector whose sums come as near to 32 bits as they may."""
+    qgraph = random_qgraph(seed, layers=1, units=3, features=2, detector=True)
+    assert qgraph.detector is not None
+    detector = largest_detector(alpha, qgraph.detector.output_zero_point)
+    return replace(qgraph, name=f"largest_{alpha}", detector=replace(detector, base=10**7, excess=0))
+
+
 SANITIZED = [
     *VARIETY,
+    *(with_largest_detector(24, alpha) for alpha in (1, 255, 256)),
     *(random_qgraph(seed, saturating=True, units=9, dense=seed % 2 == 0) for seed in (20, 21)),
     random_qgraph(22, units=4, features=5, saturating=True, detector=True).with_profile("litert"),
 ]

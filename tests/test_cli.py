@@ -351,7 +351,7 @@ def test_help_is_quick() -> None:
     assert min(times) < 0.9
 
 
-@pytest.mark.parametrize("verb", ["train", "prune", "quantize"])
+@pytest.mark.parametrize("verb", ["train", "prune", "finetune", "quantize"])
 def test_every_option_of_a_verb_has_a_sentence(verb: str) -> None:
     import click
 

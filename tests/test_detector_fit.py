@@ -12,7 +12,6 @@ from edge_lstm.detection import floating
 from edge_lstm.detection.fit import (
     DetectorConfig,
     fit_detector,
-    fit_residuals,
     fit_threshold,
 )
 from edge_lstm.detection.thresholds import (
@@ -26,7 +25,19 @@ from edge_lstm.detection.thresholds import (
 from edge_lstm.errors import ConfigError, DataError, ModelError
 from test_detect import machine
 
-QUICK = DetectorConfig(warmup=1, holdout=0.0, threshold="quantile")
+QUICK = DetectorConfig(warmup=1, threshold="quantile", smoothing="residual", level=0.0)
+
+
+def fit(residual, present, normal, config=QUICK, floor=0.01, x=None):
+    """Fit on residuals alone, of inputs that stay 0."""
+    return fit_detector(
+        residual, np.zeros(residual.shape) if x is None else x, present, normal, config, floor
+    )
+
+
+def everywhere(residual):
+    """All present, all normal."""
+    return np.ones(residual.shape, dtype=bool), np.ones(len(residual), dtype=bool)
 
 
 # --- thresholds ----------------------------------------------------------------------------------
@@ -35,7 +46,15 @@ QUICK = DetectorConfig(warmup=1, holdout=0.0, threshold="quantile")
 def test_quantile_and_sigma_thresholds_are_what_they_say():
     score = np.arange(101.0)
     assert quantile_threshold(score, 0.9) == Threshold("quantile", 90.0)
-    assert sigma_threshold(score, 2.0).value == pytest.approx(50 + 2 * np.sqrt((101**2 - 1) / 12))
+    # 0 .. 98 are the usual ones
+    assert sigma_threshold(score, 2.0).value == pytest.approx(49 + 2 * np.sqrt((99**2 - 1) / 12))
+
+
+def test_the_highest_fiftieth_of_the_scores_does_not_raise_a_sigma_threshold():
+    score = np.random.default_rng(0).exponential(size=1000)
+    faulty = score.copy()
+    faulty[np.argsort(score)[-19:]] *= 1000
+    assert sigma_threshold(faulty, 15.0) == sigma_threshold(score, 15.0)
 
 
 @pytest.mark.parametrize("shape", [-2.0, -0.3, -1e-9, 0.0, 1e-9, 0.2, 0.45])
@@ -84,11 +103,11 @@ def test_a_broken_threshold_names_all_its_faults():
 def test_options_out_of_range_are_all_named():
     with pytest.raises(ConfigError) as caught:
         DetectorConfig(
-            weighting="best", alpha=0, threshold="max", quantile=0.1, sigma=-1, risk=0.3, tail=0.9,
-            rate=-1, debounce=0, clear=0, warmup=0, holdout=1.0,
+            weighting="best", smoothing="none", alpha=0, level=32, threshold="max", quantile=0.1, sigma=-1,
+            risk=0.3, tail=0.9, rate=-1, debounce=0, clear=0, warmup=0,
         )  # fmt: skip
-    for name in ("weighting", "alpha", "threshold", "quantile", "sigma", "tail", "rate", "debounce", "clear",
-                 "warmup", "holdout"):  # fmt: skip
+    for name in ("weighting", "smoothing", "alpha", "level", "threshold", "quantile", "sigma", "tail", "rate",
+                 "debounce", "clear", "warmup"):  # fmt: skip
         assert f"\n  - {name} is" in str(caught.value)
     with pytest.raises(
         ConfigError, match=r"(?s)alpha is 'slow', expected a number.*rate is 8.5, expected a whole"
@@ -105,7 +124,7 @@ def test_mean_and_spread_are_those_of_each_channels_present_normal_rows():
     normal = np.arange(400) < 300
     residual[~present] = np.nan
     residual[~normal] = 1e6
-    detector = fit_residuals(residual, present, normal, QUICK)
+    detector = fit(residual, present, normal)
     for channel in range(2):
         rows = np.flatnonzero(present[:, channel] & normal)
         rows = rows[rows > np.flatnonzero(present.any(axis=1))[0]]  # the warm-up row
@@ -113,107 +132,140 @@ def test_mean_and_spread_are_those_of_each_channels_present_normal_rows():
         assert detector.spread[channel] == pytest.approx(residual[rows, channel].std())
 
 
-def test_the_last_part_of_the_normal_rows_sets_the_threshold_and_not_the_spread():
-    rng = np.random.default_rng(3)
-    residual = rng.normal(size=(1001, 1))
-    louder = residual.copy()
-    louder[801:] *= 3
-    everywhere = np.ones((1001, 1), dtype=bool)
-    config = DetectorConfig(warmup=1, holdout=0.2, threshold="quantile", alpha=1.0)
-    quiet = fit_residuals(residual, everywhere, everywhere[:, 0], config)
-    loud = fit_residuals(louder, everywhere, everywhere[:, 0], config)
-    assert (quiet.mean, quiet.spread) == (loud.mean, loud.spread)
-    assert loud.threshold.value == pytest.approx(
-        np.quantile(((louder[801:, 0] - loud.mean) / loud.spread) ** 2, 0.999)
-    )
+def test_a_level_has_the_mean_of_the_inputs_and_their_spread_around_means_of_other_times():
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=(501, 1)) + np.repeat([0.0, 5, 0, 0, 0], 101)[:501, None]
+    residual = rng.normal(size=(501, 1))
+    config = replace(QUICK, level=2.0)
+    detector = fit(residual, *everywhere(residual), config, x=x)
+    assert (detector.rows, detector.level_limit) == (2, 2.0)
+    learnt = x[1:, 0]
+    assert detector.mean[1] == pytest.approx(learnt.mean())
+    pieces = np.split(learnt, 5)
+    apart = [
+        piece - np.delete(learnt, slice(k * 100, k * 100 + 100)).mean() for k, piece in enumerate(pieces)
+    ]
+    assert detector.spread[1] == pytest.approx(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
+    assert detector.spread[1] > learnt.std()
 
 
-def test_labelled_rows_of_the_training_part_do_not_reach_the_fit():
-    x, forecast, label = machine(2000, 3, 0)
-    spoilt = x.copy()
-    spoilt[label] += 100.0
+def test_an_input_that_never_varies_has_a_level_of_the_smallest_spread():
+    residual = np.random.default_rng(1).normal(size=(300, 1))
+    detector = fit(residual, *everywhere(residual), replace(QUICK, level=1.0), x=np.full((300, 1), 0.7))
+    assert (detector.mean[1], detector.spread[1]) == (pytest.approx(0.7), 0.05)
+
+
+def test_both_averages_are_weighed_so_that_their_99th_percentiles_are_equal():
+    rng = np.random.default_rng(12)
+    residual = rng.normal(size=(5000, 2))
+    present, normal = everywhere(residual)
+    detector = fit(residual, present, normal, replace(QUICK, smoothing="both", alpha=0.1))
+    z = floating.standardize(detector, residual[1:], residual[1:], present[1:])
+    tops = []
+    for gains in ((detector.smoothed_gain, 0.0), (0.0, detector.energy_gain)):
+        alone = replace(detector, smoothed_gain=gains[0], energy_gain=gains[1])
+        tops.append(np.quantile(floating.score_rows(alone, z, present[1:])[0], 0.99))
+    assert max(detector.smoothed_gain, detector.energy_gain) == 1.0
+    assert tops[0] == pytest.approx(tops[1], rel=0.03)  # the smaller weight is a multiple of 1 / 256
+
+
+@pytest.mark.parametrize(("smoothing", "gains"), [("residual", (1.0, 0.0)), ("square", (0.0, 1.0))])
+def test_one_average_alone_has_the_whole_weight(smoothing, gains):
+    residual = np.random.default_rng(0).normal(size=(300, 1))
+    detector = fit(residual, *everywhere(residual), replace(QUICK, smoothing=smoothing))
+    assert (detector.smoothed_gain, detector.energy_gain) == gains
+
+
+def test_the_threshold_is_that_of_the_scores_of_the_normal_rows():
+    residual = np.random.default_rng(3).normal(size=(1001, 1))
+    present, normal = everywhere(residual)
+    detector = fit(residual, present, normal, replace(QUICK, alpha=1.0))
+    z = (residual[1:, 0] - residual[1:, 0].mean()) / residual[1:, 0].std()
+    assert detector.threshold.value == pytest.approx(np.quantile(z**2, 0.999))
+
+
+def test_rows_that_are_not_normal_do_not_reach_the_fit():
+    x, residual, label = machine(2000, 3, 0)
     present = np.ones(x.shape, dtype=bool)
-    one, other = (fit_detector(stream, forecast, present, ~label, DetectorConfig()) for stream in (x, spoilt))
-    assert one.spread.tolist() == other.spread.tolist()
+    one, other = (
+        fit_detector(residual + 50.0 * k * label[:, None], x + 9.0 * k * label[:, None], present, ~label,
+                     DetectorConfig())
+        for k in (0, 1)
+    )  # fmt: skip
+    assert one.mean.tolist() == other.mean.tolist() and one.spread.tolist() == other.spread.tolist()
+    assert (one.smoothed_gain, one.energy_gain) == (other.smoothed_gain, other.energy_gain)
     assert one.threshold == other.threshold
 
 
 def test_a_channel_that_never_varies_gets_the_floor_as_its_spread():
     rng = np.random.default_rng(4)
     residual = np.column_stack([rng.normal(size=500), np.full(500, 0.25)])
-    everywhere = np.ones(residual.shape, dtype=bool)
+    present, normal = everywhere(residual)
     for weighting in ("spread", "mahalanobis"):
-        config = replace(QUICK, weighting=weighting)
-        detector = fit_residuals(residual, everywhere, everywhere[:, 0], config, floor=0.02)
+        detector = fit(residual, present, normal, replace(QUICK, weighting=weighting), floor=0.02)
         assert (detector.mean[1], detector.spread[1]) == (pytest.approx(0.25), 0.02)
-        stuck = floating.scan(detector, np.tile([0.0, 0.25], (50, 1)), everywhere[:50])
-        assert stuck.score.max() < 0.1
+        stuck = np.tile([0.0, 0.25], (50, 1))
+        assert floating.scan(detector, stuck, stuck, present[:50]).score.max() < 0.1
 
 
 def test_mahalanobis_whitening_gives_uncorrelated_unit_residuals_each_closest_to_its_channel():
     rng = np.random.default_rng(6)
     mixing = np.array([[1.0, 0.7, 0.2], [0.0, 0.8, 0.3], [0.0, 0.0, 2.0]])
     residual = rng.normal(size=(20000, 3)) @ mixing
-    everywhere = np.ones(residual.shape, dtype=bool)
-    config = replace(QUICK, weighting="mahalanobis")
-    detector = fit_residuals(residual, everywhere, everywhere[:, 0], config)
-    z = floating.standardize(detector, residual, everywhere)
+    present, normal = everywhere(residual)
+    detector = fit(residual, present, normal, replace(QUICK, weighting="mahalanobis"))
+    z = floating.standardize(detector, residual, residual, present)
     np.testing.assert_allclose(np.cov(z.T), np.eye(3), atol=0.02)
     assert np.abs(np.corrcoef(z.T, residual.T)[:3, 3:]).argmax(axis=0).tolist() == [0, 1, 2]
     # alpha 1: the score is the squared Mahalanobis distance
     distance = np.einsum("ti,ij,tj->t", residual, np.linalg.inv(np.cov(residual.T)), residual)
-    score, _ = floating.score_rows(replace(detector, alpha=1.0, mean=np.zeros(3)), residual, everywhere)
+    raw = replace(detector, alpha=1.0, mean=np.zeros(3))
+    score, _ = floating.score_rows(raw, floating.standardize(raw, residual, residual, present), present)
     np.testing.assert_allclose(score, distance, rtol=0.05)
 
 
 def test_duplicate_channels_are_not_magnified_beyond_ten():
     shared = np.random.default_rng(7).normal(size=(500, 1))
     residual = np.hstack([shared, shared])
-    everywhere = np.ones(residual.shape, dtype=bool)
-    detector = fit_residuals(residual, everywhere, everywhere[:, 0], replace(QUICK, weighting="mahalanobis"))
+    detector = fit(residual, *everywhere(residual), replace(QUICK, weighting="mahalanobis"))
     assert np.linalg.eigvalsh(detector.whitening).max() <= 10.0 + 1e-9
 
 
 def test_alpha_and_clear_are_rounded_to_what_the_integer_twin_can_hold():
     residual = np.random.default_rng(8).normal(size=(300, 1))
-    everywhere = np.ones(residual.shape, dtype=bool)
-    detector = fit_residuals(residual, everywhere, everywhere[:, 0], replace(QUICK, alpha=0.1, clear=0.7))
+    detector = fit(residual, *everywhere(residual), replace(QUICK, alpha=0.1, clear=0.7))
     assert (detector.alpha, detector.clear) == (26 / 256, 179 / 256)
 
 
 def test_too_few_or_unusable_rows_are_refused_with_figures():
     rng = np.random.default_rng(9)
     residual = rng.normal(size=(300, 2))
-    present = np.ones(residual.shape, dtype=bool)
-    normal = np.ones(300, dtype=bool)
+    present, normal = everywhere(residual)
     few = normal & (np.arange(300) < 40)
     with pytest.raises(DataError, match=r"(?s)channel 0 has 39 normal rows.*channel 1.*give more normal"):
-        fit_residuals(residual, present, few, QUICK)
+        fit(residual, present, few)
     once = present.copy()
     once[:, 1] = False
     with pytest.raises(DataError, match=r"channel 1 has 0 normal rows with a residual, expected 50 or more"):
-        fit_residuals(residual, once, normal, QUICK)
+        fit(residual, once, normal)
     apart = np.zeros_like(present)
     apart[::2, 0] = apart[1::2, 1] = True
     with pytest.raises(DataError, match=r'0 normal rows with every channel present.*weighting = "spread"'):
-        fit_residuals(residual, apart, normal, replace(QUICK, weighting="mahalanobis"))
+        fit(residual, apart, normal, replace(QUICK, weighting="mahalanobis"))
     with pytest.raises(DataError, match="residuals hold NaN or infinity; the forecaster diverged"):
-        fit_residuals(np.where(residual > 2, np.inf, residual), present, normal, QUICK)
+        fit(np.where(residual > 2, np.inf, residual), present, normal)
     with pytest.raises(DataError, match="the spread's floor is 0, expected a number above 0"):
-        fit_residuals(residual, present, normal, QUICK, floor=0)
-    with pytest.raises(DataError, match=r"20 scored normal rows, expected 50"):
-        fit_residuals(residual[:101], present[:101], normal[:101], replace(QUICK, holdout=0.2))
+        fit(residual, present, normal, floor=0)
 
 
 def test_a_threshold_that_no_score_can_reach_is_refused():
     residual = np.random.default_rng(10).normal(size=(1001, 1))
     residual[800:][::3] = 1e4
-    everywhere = np.ones(residual.shape, dtype=bool)
-    config = DetectorConfig(warmup=1, threshold="sigma", sigma=100, alpha=1.0)
+    config = replace(QUICK, threshold="sigma", sigma=1000, alpha=1.0)
     with pytest.raises(
-        DataError, match=r'scores of 1 channels end at 1024: it could never alarm.*"quantile"'
+        DataError, match=r'scores of 1 channels end at 2048: it could never alarm.*"quantile"'
     ):
-        fit_residuals(residual, everywhere, everywhere[:, 0], config)
+        fit(residual, *everywhere(residual), config)
 
 
 def test_each_kind_of_threshold_is_the_one_asked_for():

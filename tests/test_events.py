@@ -15,9 +15,10 @@ from edge_lstm.detection.floating import FloatDetection
 def three_alarms():
     score = np.array([0, 8, 18, 2, 0, 8, 0, 0, 32.0])
     alarm = np.array([0, 1, 1, 1, 0, 1, 0, 0, 1], dtype=np.uint8)
-    smoothed = np.array([[0, 0], [2, 2], [3, 3], [1, 1], [0, 0], [2, 2], [0, 0], [0, 0], [4, -4.0]])
-    smoothed[2] = [0, 18**0.5]
-    return FloatDetection(score, alarm, np.full(9, 4.5), smoothed)
+    contributions = np.array(
+        [[0, 0], [4, 4], [0, 18], [1, 1], [0, 0], [4, 4], [0, 0], [0, 0], [16, 16.0]]
+    )  # fmt: skip
+    return FloatDetection(score, alarm, np.full(9, 4.5), contributions)
 
 
 def test_events_have_their_rows_stamps_peak_and_contributions():
@@ -41,7 +42,9 @@ def test_a_missing_channel_contributes_nothing():
 
 def test_an_event_stream_tells_the_start_at_once_and_the_end_with_the_peak():
     detection, stream = three_alarms(), EventStream(["flow", "pressure"])
-    told = [stream.push(detection.score[t], detection.alarm[t], 4.5, detection.smoothed[t]) for t in range(9)]
+    told = [
+        stream.push(detection.score[t], detection.alarm[t], 4.5, detection.contributions[t]) for t in range(9)
+    ]
     assert [event and event.to_dict()["event"] for event in told] == [
         None, "alarm", None, None, "clear", "alarm", "clear", None, "alarm",
     ]  # fmt: skip

@@ -122,7 +122,7 @@ def test_the_detector_in_c_equals_its_twin_bit_for_bit(compiled: Compiled) -> No
             raw = random_raw(qgraph, 2, STEPS, masks(qgraph.features, gaps))
             for rows in (slice(0, 33), slice(33, None)):  # the second call goes on where the first ended
                 found = executor.detect(raw[rows])
-                for name in ("score", "alarm", "threshold", "smoothed"):
+                for name in ("score", "alarm", "threshold", "contributions"):
                     what = f"{qgraph.name}, {name} from row {rows.start}"
                     assert_same_codes(getattr(found, name), getattr(expected, name)[rows], what)
 
@@ -146,7 +146,7 @@ def test_a_row_without_any_channel_changes_nothing(compiled: Compiled) -> None:
     twice[1::2] = MISSING
     found = executor.detect(twice)
     assert found.score[::2].tolist() == found.score[1::2].tolist() == whole.score.tolist()
-    assert found.smoothed[1::2].tolist() == whole.smoothed.tolist()
+    assert found.contributions[1::2].tolist() == whole.contributions.tolist()
 
 
 @pytest.mark.parametrize("profile", ["tflm", "litert"])

@@ -15,7 +15,7 @@ from conftest import ROOT
 ORDER = [
     {"errors", "arrays"},
     {"optional", "files", "naming"},
-    {"layer_types"},
+    {"layer_types", "predictor"},
     {"graph"},
     {"fixedpoint"},
     {"softmax"},

@@ -97,7 +97,7 @@ def test_scores_and_alarms_outlive_faults(qgraph: QGraph, program: Path) -> None
         found = executor.detect(raw)
         line.calm()
         executor.echo(b"")
-        for attribute in ("score", "alarm", "threshold", "smoothed"):
+        for attribute in ("score", "alarm", "threshold", "contributions"):
             assert np.array_equal(getattr(found, attribute), getattr(expected, attribute)), attribute
         assert reported(executor) == interruptions(line)
         assert line.done["reboot"] >= 2

@@ -30,7 +30,7 @@ from edge_lstm.qgraph import QGraph, QNativeLstm, QScan
 from edge_lstm.quantizer import QuantizeConfig, quantize
 from edge_lstm.reference.native_lstm import sigmoid_native, tanh_native, tanh_table
 from edge_lstm.scales import compensated_codes
-from edge_lstm.training.prune import block_mask
+from edge_lstm.training.removal import block_mask
 from firmware_tools.cores import core_named
 from firmware_tools.emulator import EmulatedExecutor, build_machine
 from firmware_tools.host import HostExecutor, load_library

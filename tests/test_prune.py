@@ -15,20 +15,30 @@ from edge_lstm.graph import Channel, Dense, Graph, Lstm, Stream
 from edge_lstm.importers.keras_model import read_keras
 from edge_lstm.reference import floating
 from edge_lstm.training.config import PruneConfig, TrainConfig
+from edge_lstm.training.fit import Task, prepare
 from edge_lstm.training.model import get_weights, layer_weights, save
-from edge_lstm.training.prune import (
-    Pruned,
+from edge_lstm.training.prune import Pruned, prune, prune_many
+from edge_lstm.training.removal import (
     block_mask,
     element_mask,
     kept_units,
     masks,
-    prune,
     remove_units,
     sparsity_at,
     unit_importance,
 )
 
-TRAIN = TrainConfig(units=(7, 6), timesteps=12, stride=12, burn_in=2, epochs=1, batch_size=8)
+TRAIN = TrainConfig(
+    linear=False,
+    updates=0,
+    loss="mse",
+    units=(7, 6),
+    timesteps=12,
+    stride=12,
+    burn_in=2,
+    epochs=1,
+    batch_size=8,
+)
 FAST = PruneConfig(sparsity=0.5, steps=2, epochs=3, learning_rate=0.01)
 
 
@@ -285,7 +295,7 @@ def test_progress_counts_epochs() -> None:
 def test_a_network_without_training_options_is_refused() -> None:
     foreign = replace(random_graph(), made={})
     with pytest.raises(
-        ModelError, match="carries no training options, so it cannot be trained on; prune a .keras"
+        ModelError, match="carries no training options, so it cannot be trained on; give a .keras"
     ):
         prune(foreign, waves(), FAST)
     damaged = replace(random_graph(), made={"train": {"units": [0]}})
@@ -335,3 +345,18 @@ def test_a_pruning_option_out_of_its_range_is_named(options: dict[str, Any], mes
         PruneConfig(**options)
     with pytest.raises(ConfigError, match="pruning options: 2 problems"):
         PruneConfig(**{**options, **({"seed": 1.5} if "seed" not in options else {"steps": 0})})
+
+
+@pytest.mark.parametrize("method", ["element", "units"])
+def test_networks_pruned_side_by_side_are_those_pruned_alone(method: str) -> None:
+    prepared = prepare(waves(), TRAIN)
+    windows = prepared.train, prepared.validation
+    tasks = [Task(random_graph(seed), *windows, seed) for seed in (0, 1, 2)]
+    config = replace(FAST, method=method)
+    together = prune_many(tasks, config, TRAIN)
+    for task, result in zip(tasks[:2], together[:2], strict=True):
+        [alone] = prune_many([task], config, TRAIN)
+        for a, b in zip(matrices(result.graph), matrices(alone.graph), strict=True):
+            assert a.shape == b.shape and ((a == 0) == (b == 0)).all()
+            np.testing.assert_allclose(a, b, atol=1e-4)  # float32 sums of another batch size
+    assert set(together[0].losses) == {"before", "pruned", "train", "validation"}

@@ -108,7 +108,7 @@ def test_the_detector_equals_its_twin_bit_for_bit(machine: QemuMachine) -> None:
         raw = random_raw(qgraph, 2, 90, random_present(2, 90, qgraph.features))
         found = QemuExecutor(qgraph, machine=machine).detect(raw)
         expected = NumpyExecutor(qgraph).detect(raw)
-        for name in ("score", "alarm", "threshold", "smoothed"):
+        for name in ("score", "alarm", "threshold", "contributions"):
             assert_same_codes(getattr(found, name), getattr(expected, name), f"{qgraph.name}, {name}")
 
 

@@ -196,10 +196,12 @@ def test_the_state_counts_saturated_values_and_holds_fine_codes() -> None:
     executor.detect(raw)
     state = executor.machine.image.symbol(f"{qgraph.name}_harness_state").address
     header = c_files(qgraph)[f"{qgraph.name}.h"]
-    assert header.index("elstm_alarm_t detector;") < header.index("smoothed[") < header.index("residual[")
+    assert header.index("elstm_alarm_t detector;") < header.index("smoothed[") < header.index("energy[")
+    assert header.index("energy[") < header.index("residual[") < header.index("fine[")
     saturated = int.from_bytes(executor.machine.read(state + 8, 4), "little")
     assert saturated == scaling.saturated(raw) > 0
-    fine = np.frombuffer(executor.machine.read(state + 16 + 6 * features, 2 * features), "<i2")
+    before = 16 + 2 * 4 * qgraph.detector.rows + 2 * features  # alarm, smoothed and energy, residual
+    fine = np.frombuffer(executor.machine.read(state + before, 2 * features), "<i2")
     last = np.where(raw != MISSING, np.arange(len(raw))[:, None], -1).max(axis=0)
     held = scaling.fine(raw)[last, np.arange(features)]
     assert fine.tolist() == np.where(last < 0, qgraph.input.zero_point << 6, held).tolist()
@@ -212,5 +214,5 @@ def test_the_most_extreme_integers_are_scored_alike() -> None:
     extremes = np.array([MISSING + 1, 2**31 - 1, MISSING, 0], dtype=np.int32)
     raw = np.random.default_rng(2).choice(extremes, (200, qgraph.features))
     expected, found = NumpyExecutor(qgraph).detect(raw), HostExecutor(qgraph).detect(raw)
-    for name in ("score", "alarm", "threshold", "smoothed"):
+    for name in ("score", "alarm", "threshold", "contributions"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name

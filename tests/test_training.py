@@ -10,19 +10,31 @@ import numpy as np
 import pytest
 
 from edge_lstm.datasets.dataset import Dataset, split
-from edge_lstm.datasets.windows import Windows
 from edge_lstm.errors import ConfigError, DataError, MissingTool, RuntimeFailure
 from edge_lstm.graph import Channel, Dense, Graph, Lstm, Stream
 from edge_lstm.reference import floating
-from edge_lstm.training import fit as fit_module
 from edge_lstm.training import model as model_module
+from edge_lstm.training import trainer as trainer_module
 from edge_lstm.training.config import PruneConfig, TrainConfig
 from edge_lstm.training.figures import forecast_figures
-from edge_lstm.training.fit import Trained, Trainer, fit, optimise, prepare, scheduled_rate
-from edge_lstm.training.model import build, get_weights, load_keras, to_graph
+from edge_lstm.training.fit import Prepared, Trained, fit, fresh_graph, prepare, scheduled_rate
+from edge_lstm.training.model import get_weights, load_keras
+from edge_lstm.training.optimise import optimise
+from edge_lstm.training.samples import Samples
+from edge_lstm.training.trainer import Trainer
 
 TINY = TrainConfig(
-    units=(4,), timesteps=16, stride=8, burn_in=2, epochs=15, batch_size=8, learning_rate=0.03, patience=0
+    linear=False,
+    updates=0,
+    loss="mse",
+    units=(4,),
+    timesteps=16,
+    stride=8,
+    burn_in=2,
+    epochs=15,
+    batch_size=8,
+    learning_rate=0.03,
+    patience=0,
 )
 
 
@@ -97,77 +109,88 @@ def test_a_given_stream_is_not_fitted_again() -> None:
     assert prepare(waves(), TINY, stream).stream is stream
 
 
+def one_trainer(config: TrainConfig, prepared: Prepared, train: Samples | None = None) -> Trainer:
+    """A fresh network and its windows."""
+    graph = fresh_graph(config, prepared.stream, 2)
+    parts = train or prepared.train, prepared.validation
+    return Trainer([graph], [parts[0]], [parts[1]], config, [config.seed])
+
+
 @pytest.mark.parametrize("kind", ["mse", "huber"])
 def test_the_loss_is_the_exact_mean_over_weighted_entries(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "VALIDATION_BATCH", 5)  # the last part is smaller
+    monkeypatch.setattr(trainer_module, "VALIDATION_WINDOWS", 3)  # the last part is smaller
     config = replace(TINY, loss=kind)
     prepared = prepare(waves(), config)
-    trainer = Trainer(build(config, 2), config, prepared)
+    trainer = one_trainer(config, prepared)
     windows = prepared.validation
-    assert windows.count % 5 and (windows.weights == 0).any()
-    forecast, _ = floating.run(to_graph(trainer.model, "m", prepared.stream, {}), windows.inputs)
-    error = np.abs(forecast - windows.targets)
+    rows = windows.starts[:, None] + np.arange(windows.timesteps)
+    weights = windows.weights[rows] * (np.arange(windows.timesteps) >= windows.burn_in)[:, None]
+    assert windows.count % 3 and (weights == 0).any()
+    forecast, _ = floating.run(trainer.graph(0), windows.inputs[rows])
+    error = np.abs(forecast - windows.targets[rows])
     loss = error**2 if kind == "mse" else np.where(error <= 1, error**2 / 2, error - 0.5)
-    expected = loss[windows.weights > 0].mean()
-    assert trainer.loss(windows) == pytest.approx(expected, rel=1e-5)
+    expected = loss[weights > 0].mean()
+    assert trainer.validate()[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_entries_without_weight_do_not_move_the_weights() -> None:
     config = replace(TINY, epochs=1)
     prepared = prepare(waves(), config)
-    spoilt = np.where(prepared.train.weights > 0, prepared.train.targets, 1e6).astype(np.float32)
-    other = replace(prepared, train=Windows(prepared.train.inputs, spoilt, prepared.train.weights))
+    train = prepared.train
+    spoilt = replace(train, targets=np.where(train.weights > 0, train.targets, 1e6))
     results = []
-    for parts in (prepared, other):
-        trainer = Trainer(build(config, 2), config, parts)
-        trainer.epoch(0.01)
-        results.append(get_weights(trainer.model))
-    assert all((a == b).all() for a, b in zip(*results, strict=True))
+    for part in (train, spoilt):
+        trainer = one_trainer(config, prepared, part)
+        trainer.epoch(np.array([0.01]))
+        results.append(trainer.weights)
+    assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(*results, strict=True))
+
+
+def largest_move(before: list[Any], after: list[Any]) -> float:
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(before, after, strict=True))
 
 
 def test_the_gradient_is_clipped_and_the_learning_rate_is_the_one_asked_for() -> None:
     config = replace(TINY, clip_norm=1e-12, batch_size=1000)
     prepared = prepare(waves(), config)
-    trainer = Trainer(build(config, 2), config, prepared)
-    before = get_weights(trainer.model)
-    trainer.epoch(0.01)  # one step; Adam's epsilon of 1e-7 swallows a gradient of norm 1e-12
-    moved = max(np.abs(a - b).max() for a, b in zip(before, get_weights(trainer.model), strict=True))
-    assert moved < 1e-6
-    free = Trainer(build(config, 2), replace(config, clip_norm=0.0), prepared)
-    free.epoch(0.01)
-    moved = max(np.abs(a - b).max() for a, b in zip(before, get_weights(free.model), strict=True))
+    trainer = one_trainer(config, prepared)
+    before = trainer.weights
+    trainer.epoch(np.array([0.01]))  # one step; Adam's epsilon of 1e-7 swallows a gradient of norm 1e-12
+    assert largest_move(before, trainer.weights) < 1e-6
+    free = one_trainer(replace(config, clip_norm=0.0), prepared)
+    free.epoch(np.array([0.01]))
+    moved = largest_move(before, free.weights)
     assert moved == pytest.approx(0.01, rel=1e-2)  # Adam's first step is the learning rate
 
 
 class Script:
-    """A trainer that returns prepared losses and counts epochs in its one weight."""
+    """A trainer that returns prepared losses, a list a network, and counts epochs in its one weight."""
 
-    def __init__(self, losses: list[float]) -> None:
-        self.losses, self.rates = losses, list[float]()
-        self.model = build(replace(TINY, units=(1,)), 1)
+    def __init__(self, *losses: list[float]) -> None:
+        self.losses, self.rates = np.array(losses), list[Any]()
+        self.weights = [np.zeros((len(losses), 1))]
 
-    def epoch(self, learning_rate: float) -> float:
-        self.rates.append(learning_rate)
-        variable = self.model.trainable_variables[0]
-        variable.assign(np.full(variable.shape, len(self.rates)))
-        return 1.0
+    @property
+    def count(self) -> int:
+        return len(self.losses)
 
-    def validate(self) -> float:
-        return self.losses[len(self.rates) - 1]
+    def epoch(self, rates: Any) -> Any:
+        self.rates.append(rates)
+        self.weights = [np.full((self.count, 1), float(len(self.rates)))]
+        return np.ones(self.count)
+
+    def validate(self) -> Any:
+        return self.losses[:, len(self.rates) - 1]
 
 
 def run_script(
     script: Script, **options: Any
 ) -> tuple[float, dict[str, list[float]], list[tuple[int, int, str]]]:
     shown: list[tuple[int, int, str]] = []
-    history = optimise(
-        script,
-        len(script.losses),
-        lambda *_: 0.1,
-        progress=lambda *line: shown.append(line),
-        **options,  # type: ignore[arg-type]
+    [history] = optimise(
+        script, script.losses.shape[1], lambda *_: 0.1, progress=lambda *line: shown.append(line), **options
     )
-    return float(get_weights(script.model)[0][0, 0]), history, shown
+    return float(script.weights[0][0, 0]), history, shown
 
 
 def test_the_weights_of_the_best_validation_loss_are_restored() -> None:
@@ -222,8 +245,10 @@ def test_the_schedules_of_the_learning_rate() -> None:
 
 
 def test_too_few_rows_are_named_with_their_part() -> None:
-    with pytest.raises(DataError, match=r"the validation part \(16 rows\): windows: the longest of"):
-        fit(waves(80), TINY)
+    faulty = np.zeros(80, np.uint8)
+    faulty[48:64] = 1
+    with pytest.raises(DataError, match="the validation part: no window of 8 rows has a normal row behind"):
+        fit(replace(waves(80), label=faulty), TINY)
 
 
 def small_graph(outputs: int = 2, seed: int = 3) -> Graph:
@@ -313,7 +338,7 @@ def test_an_unknown_option_gets_a_hint() -> None:
         ConfigError, match="train.toml: option 'time_steps' is unknown; did you mean 'timesteps'"
     ):
         TrainConfig.from_mapping({"time_steps": 3}, "train.toml")
-    with pytest.raises(ConfigError, match="option 'x' is unknown; expected one of units, timesteps"):
+    with pytest.raises(ConfigError, match="option 'x' is unknown; expected one of units, linear, timesteps"):
         TrainConfig.from_mapping({"x": 3})
     with pytest.raises(ConfigError, match=r"^found \[1\], expected a table"):
         TrainConfig.from_mapping([1])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-/* elstm.c: raw integers to codes, the detector, and the tables of the activations.
+/* elstm.c: raw integers to codes, and the tables of the activations.
  *
  * Deviations from MISRA C:2012:
  *   10.1        >> of negative values: must be arithmetic; below, an array of -1 entries does not compile
@@ -8,7 +8,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "elstm_activations.h"
-#include <string.h>
+#include "elstm_detector.h"
 
 /* 65536 * sigmoid((i - 256) / 24), as TensorFlow Lite Micro and CMSIS-NN round it from the middle on; NUMERICS.md, 3 */
 const uint16_t elstm_sigmoid_table[513] = {
@@ -69,28 +69,6 @@ const uint16_t elstm_sigmoid_half[258] = {
 /* exp(-2**e) in Q0.15 for e = -2 .. 4 */
 const int16_t elstm_exp_factors[7] = {25520, 19875, 12055, 4435, 600, 11, 0};
 
-/* x >> shift where 32 bits hold the result; shift is 1 .. 63.  In words: some cores have no library for it. */
-ELSTM_KERNEL int32_t elstm_shift_64(int64_t x, uint8_t shift)
-{
-    const int32_t high = (int32_t)(x >> 32);
-    if (shift >= 32u) {
-        return high >> (shift - 32u);
-    }
-    return elstm_wrap_32((uint32_t)x >> shift | (uint32_t)high << (32u - shift));
-}
-
-/* The fine code of one present raw integer. */
-ELSTM_KERNEL int32_t elstm_fine(const elstm_scaler_t *scaler, int32_t raw)
-{
-    const int64_t count = elstm_clamp(raw, scaler->low, scaler->high);
-    return elstm_saturate_16(elstm_shift_64(count * scaler->multiplier + scaler->bias, scaler->shift));
-}
-
-static inline int32_t elstm_rounded(int32_t fine)
-{
-    return elstm_rounding_shift(fine, ELSTM_FINE_BITS);
-}
-
 void elstm_scale_16(const elstm_scaler_t *scalers, const int32_t *raw, int16_t *x, uint16_t channels)
 {
     for (uint16_t channel = 0; channel < channels; channel++) {
@@ -107,117 +85,4 @@ void elstm_scale_8(const elstm_scaler_t *scalers, const int32_t *raw, int8_t *x,
             x[channel] = (int8_t)elstm_saturate_8(elstm_rounded(elstm_fine(&scalers[channel], raw[channel])));
         }
     }
-}
-
-void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state, const elstm_channels_t *channels)
-{
-    state->score = 0;
-    state->excess = detector->excess;
-    state->saturated = 0;
-    state->seen = 0;
-    state->run = 0;
-    state->alarm = 0;
-    memset(channels->smoothed, 0, detector->channels * sizeof *channels->smoothed);
-    memset(channels->residual, 0, detector->channels * sizeof *channels->residual);
-    memset(channels->forecast, detector->output_zero_point, detector->channels);
-    for (uint8_t channel = 0; channel < detector->channels; channel++) {
-        channels->fine[channel] = (int16_t)(detector->input_zero_point * (1 << ELSTM_FINE_BITS));
-    }
-}
-
-uint8_t elstm_detector_scale(const elstm_detector_t *detector, elstm_alarm_t *state,
-                             const elstm_channels_t *channels, const int32_t *raw, int8_t *x)
-{
-    const elstm_scaler_t *scaler = detector->scalers;
-    const int32_t *end = raw + detector->channels;
-    int16_t *fine = channels->fine;
-    uint8_t any = 0;
-    for (; raw != end; raw++, scaler++, fine++, x++) {
-        int32_t code = *fine;
-        if (*raw != ELSTM_MISSING) {
-            code = elstm_fine(scaler, *raw);
-            *fine = (int16_t)code;
-            any = 1;
-        }
-        code = elstm_rounded(code);
-        *x = (int8_t)elstm_saturate_8(code);
-        if (*x != code && *raw != ELSTM_MISSING) {
-            state->saturated++;
-        }
-    }
-    return any;
-}
-
-/* The standardized residual of one channel, Q5.10. */
-static inline int32_t elstm_residual(const elstm_detector_t *detector, const elstm_channels_t *channels,
-                                     uint8_t channel)
-{
-    const int32_t code = elstm_saturate_8(elstm_rounded(channels->fine[channel]));
-    const int32_t seen = code - detector->input_zero_point;
-    const int32_t expected = (int32_t)channels->forecast[channel] - detector->output_zero_point;
-    const int32_t acc = detector->input_weight[channel] * seen -
-                        detector->output_weight[channel] * expected - detector->offset[channel];
-    return elstm_saturate_16(elstm_rounding_shift(acc, detector->shift));
-}
-
-/* One row of the whitening matrix times the residuals, Q5.10. */
-static inline int32_t elstm_whiten(const elstm_detector_t *detector, const int16_t *residual, uint8_t channel)
-{
-    const int16_t *row = detector->whitening + (uint16_t)channel * (uint16_t)detector->channels;
-    int32_t acc = 0;
-    for (uint8_t column = 0; column < detector->channels; column++) {
-        acc += (int32_t)row[column] * (int32_t)residual[column];
-    }
-    return elstm_saturate_16(elstm_rounding_shift(acc, detector->whitening_shift));
-}
-
-int32_t elstm_detector_threshold(const elstm_detector_t *detector, const elstm_alarm_t *state)
-{
-    const int64_t rise = ((int64_t)state->excess * (int64_t)detector->gain) >> 8; /* < 2**47 */
-    const int64_t sum = (int64_t)detector->base + rise;
-    return sum < (int64_t)INT32_MAX ? (int32_t)sum : INT32_MAX;
-}
-
-/* Compare the score with the threshold: hysteresis, debounce, and the running mean excess. */
-static inline void elstm_detector_alarm(const elstm_detector_t *detector, elstm_alarm_t *state)
-{
-    const int32_t high = elstm_detector_threshold(detector, state);
-    const int32_t low = (int32_t)(((int64_t)high * (int64_t)detector->clear) >> 8);
-    const int crossed = state->alarm != 0u ? state->score < low : state->score > high;
-    if (state->alarm == 0u && detector->gain > 0 && state->score > detector->base && state->score <= high) {
-        state->excess += elstm_rounding_shift(state->score - detector->base - state->excess, detector->rate);
-    }
-    state->run = crossed ? (uint8_t)(state->run + 1u) : (uint8_t)0;
-    if (state->run >= detector->debounce) {
-        state->run = 0;
-        state->alarm = (uint8_t)(1u - state->alarm);
-    }
-}
-
-void elstm_detector_step(const elstm_detector_t *detector, elstm_alarm_t *state,
-                         const elstm_channels_t *channels, const int32_t *raw)
-{
-    if (state->seen < detector->warmup) {
-        state->seen++;
-        return;
-    }
-    for (uint8_t channel = 0; channel < detector->channels; channel++) {
-        channels->residual[channel] = raw[channel] != ELSTM_MISSING
-                                          ? (int16_t)elstm_residual(detector, channels, channel)
-                                          : (int16_t)0;
-    }
-    int32_t score = 0; /* 127 * 2**24 at most */
-    for (uint8_t channel = 0; channel < detector->channels; channel++) {
-        if (raw[channel] != ELSTM_MISSING) {
-            const int32_t z = detector->whitening == NULL
-                                  ? (int32_t)channels->residual[channel]
-                                  : elstm_whiten(detector, channels->residual, channel);
-            const int32_t change = (z * 64 - channels->smoothed[channel]) * (int32_t)detector->alpha;
-            channels->smoothed[channel] += elstm_rounding_shift(change, 8);
-            const int32_t coarse = elstm_rounding_shift(channels->smoothed[channel], 6);
-            score += (coarse * coarse) >> 6;
-        }
-    }
-    state->score = score;
-    elstm_detector_alarm(detector, state);
 }

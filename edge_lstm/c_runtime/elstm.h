@@ -75,31 +75,40 @@ typedef struct {
     uint8_t shift;      /* 15 .. 47 */
 } elstm_scaler_t;
 
-/* The detector's constants; their ranges keep every sum within 32 bits. */
+/* The detector's constants; their ranges keep every sum within 32 bits.  Scored rows: a residual of each channel,
+ * then, where level_limit is not 0, a level of each.
+ */
 typedef struct {
-    const elstm_scaler_t *scalers; /* [channels] */
-    const int32_t *input_weight;  /* [channels] */
-    const int32_t *output_weight; /* [channels] */
-    const int32_t *offset;        /* [channels] */
-    const int16_t *whitening;     /* [channels][channels], or null: none */
-    int32_t base;                 /* threshold = base + (excess * gain >> 8), 0 .. 2**31 - 1 */
-    int32_t excess;               /* mean excess after a reset, 0 .. 2**31 - 1 */
-    int32_t gain;                 /* 0 .. 2**24; 0: the threshold is fixed */
-    uint16_t warmup;              /* rows after a reset without a score, 1 .. 65535 */
-    uint16_t alpha;               /* weight of a new residual, 1 .. 256 of 256 */
-    uint16_t clear;               /* an alarm ends below threshold * clear / 256, 1 .. 256 */
-    uint8_t channels;             /* 1 .. 127 */
-    uint8_t shift;                /* 0 .. 20 */
-    uint8_t whitening_shift;      /* 0 .. 15 */
-    uint8_t rate;                 /* the excess moves by 1 / 2**rate, 0 .. 20 */
-    uint8_t debounce;             /* rows in a row that start or end an alarm, 1 .. 255 */
-    int8_t input_zero_point;
+    const elstm_scaler_t *scalers;  /* [channels] */
+    const int16_t *forms;           /* [channels][lags + 1][channels], the present row first; null: the fine codes */
+    const int32_t *residual_weight; /* [rows] */
+    const int32_t *output_weight;   /* [channels] */
+    const int32_t *offset;          /* [rows] */
+    const int16_t *whitening;       /* [channels][channels] of the residuals, or null: none */
+    int32_t base;                   /* threshold = base + (excess * gain >> 8), 0 .. 2**31 - 1 */
+    int32_t excess;                 /* mean excess after a reset, 0 .. 2**31 - 1 */
+    int32_t gain;                   /* 0 .. 2**24; 0: the threshold is fixed */
+    uint16_t warmup;                /* rows after a reset without a score, 1 .. 65535, lags or more */
+    uint16_t alpha;                 /* weight of a new sample in both averages, 1 .. 256 of 256 */
+    uint16_t smoothed_gain;         /* of 256, 0 .. 256 */
+    uint16_t energy_gain;           /* of 256, 0 .. 256 */
+    uint16_t clear;                 /* an alarm ends below threshold * clear / 256, 1 .. 256 */
+    int16_t level_limit;            /* Q5.10, 0 .. 32767; 0: no levels */
+    int16_t start;                  /* the fine code of all inputs after a reset */
+    uint8_t channels;               /* 1 .. 127 */
+    uint8_t rows;                   /* channels, or 2 * channels */
+    uint8_t lags;                   /* 0 .. 32 */
+    uint8_t forms_shift;            /* 0 .. 15 */
+    uint8_t shift;                  /* 0 .. 20 */
+    uint8_t whitening_shift;        /* 0 .. 15 */
+    uint8_t rate;                   /* the excess moves by 1 / 2**rate, 0 .. 20 */
+    uint8_t debounce;               /* rows in a row that start or end an alarm, 1 .. 255 */
     int8_t output_zero_point;
 } elstm_detector_t;
 
 /* What the detector keeps of the whole row. */
 typedef struct {
-    int32_t score;      /* Q17.14, of the last row that was scored */
+    int32_t score;      /* Q19.12, of the last row that was scored */
     int32_t excess;     /* running mean of score - base between base and threshold */
     uint32_t saturated; /* values since the reset that lay outside the range of the int8 codes */
     uint16_t seen;      /* rows since the reset, up to warmup */
@@ -107,12 +116,13 @@ typedef struct {
     uint8_t alarm;      /* 0 or 1 */
 } elstm_alarm_t;
 
-/* What the detector keeps of each channel; all arrays have one entry a channel. */
+/* What the detector keeps of each channel. */
 typedef struct {
-    int32_t *smoothed; /* Q5.16: the residual's running mean, in spreads of normal data */
-    int16_t *residual; /* Q5.10: of the last row, 0 where the channel was missing */
-    int16_t *fine;     /* the fine codes of the last present raw integers */
-    int8_t *forecast;  /* the network's codes for the row to come */
+    int32_t *smoothed; /* [rows] Q5.16: running means, in spreads of normal data */
+    int32_t *energy;   /* [rows] Q10.12: running means of the squares */
+    int16_t *residual; /* [channels] Q5.10: of the last row, 0 where the channel was missing */
+    int16_t *fine;     /* [lags + 1][channels]: of the last present raw integers, then of the rows before */
+    int8_t *forecast;  /* [channels]: the network's codes for the row to come */
 } elstm_channels_t;
 
 /* Set x[k] to the fine code where raw[k] is present: the codes of an int16 input. */
@@ -120,26 +130,6 @@ void elstm_scale_16(const elstm_scaler_t *scalers, const int32_t *raw, int16_t *
 
 /* Set x[k] to the int8 code, sat8(rounding_shift(fine, ELSTM_FINE_BITS)), where raw[k] is present. */
 void elstm_scale_8(const elstm_scaler_t *scalers, const int32_t *raw, int8_t *x, uint16_t channels);
-
-/* Set the state after power-on: fine at the input's zero point, forecast at the output's. */
-void elstm_detector_reset(const elstm_detector_t *detector, elstm_alarm_t *state,
-                          const elstm_channels_t *channels);
-
-/* Set the fine codes of the present channels and count those that saturate; return 1 if there is one, else 0.
- * x: set to the int8 codes of all channels, missing ones held.
- */
-uint8_t elstm_detector_scale(const elstm_detector_t *detector, elstm_alarm_t *state,
-                             const elstm_channels_t *channels, const int32_t *raw, int8_t *x);
-
-/* Score the fine codes against the forecast made before them.  Call only when a channel is present, then let
- * the network read them and write the next forecast.
- * raw: [channels], of which only ELSTM_MISSING is looked for.
- */
-void elstm_detector_step(const elstm_detector_t *detector, elstm_alarm_t *state,
-                         const elstm_channels_t *channels, const int32_t *raw);
-
-/* The score above which an alarm starts, Q17.14. */
-int32_t elstm_detector_threshold(const elstm_detector_t *detector, const elstm_alarm_t *state);
 
 #ifdef __cplusplus
 }

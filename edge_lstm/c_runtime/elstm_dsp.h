@@ -41,6 +41,17 @@ static inline int32_t elstm_add_products(int32_t acc, uint32_t a, uint32_t b)
     return sum;
 }
 
+#define ELSTM_HAS_PAIRS_16
+/* acc + both products of two int16 at a and two at b, which need not be aligned. */
+static inline int32_t elstm_pairs_16(const int16_t *a, const int16_t *b, int32_t acc)
+{
+    uint32_t x;
+    uint32_t y;
+    __builtin_memcpy(&x, a, sizeof x);
+    __builtin_memcpy(&y, b, sizeof y);
+    return elstm_add_products(acc, x, y);
+}
+
 /* acc + low half of a times code, and acc + high half of a times code. */
 static inline int32_t elstm_add_low(int32_t acc, uint32_t a, int32_t code)
 {

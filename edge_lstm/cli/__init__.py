@@ -11,8 +11,10 @@ from edge_lstm import VERBS, __version__
 
 SUMMARIES = {
     "dataset": "Write a labelled synthetic recording.",
+    "features": "Turn fast samples into rows of integer features, and into the C that computes them.",
     "train": "Train a compact LSTM forecaster on a CSV.",
     "prune": "Prune a trained model and train it on.",
+    "finetune": "Train a model on with the integers of its quantization (QAT).",
     "quantize": "Turn a float model of any kind into an integer .tflite with its detector.",
     "convert": "Write a model as C, .tflite or .onnx.",
     "export": "Write a package for Arduino, PlatformIO, Zephyr, ESP-IDF, CMSIS, CMake or MicroPython.",

@@ -26,9 +26,9 @@ def command(
 ) -> None:
     """Score the CSV DATA row by row with the detector of MODEL (.tflite); print alarms as they happen.
 
-    A score is the root mean square over channels of the smoothed, standardized forecast error. With --json
-    each event is one JSON line. Of several CSVs, or of those in a folder, one line each is printed, or one
-    JSON line with all events.
+    A score is in spreads of normal rows: the root of its mean over channels. With --json each event is one
+    JSON line. Of several CSVs, or of those in a folder, one line each is printed, or one JSON line with all
+    events.
     """
     if len(data) > 1 or data[0].is_dir():
         if out is not None:

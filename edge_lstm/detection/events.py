@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.arrays import FloatArray
-from edge_lstm.detection.floating import BoolArray, FloatDetection
+from edge_lstm.arrays import BoolArray, FloatArray
+from edge_lstm.detection.floating import FloatDetection
 
 
 @dataclass(frozen=True)
 class Event:
-    """One alarm.  Scores are in spreads: the root mean square over channels of smoothed residuals.
+    """One alarm.  Scores are in spreads: the root of the score's mean over channels.
 
     start_row: the first row in alarm.  stop_row: the first row after it, None while it lasts.
     start, stop: their stamps, None where the stream has none.  peak_row: the row of the highest score so far.
@@ -55,7 +55,7 @@ class Event:
 
 
 def in_spreads(score: float, channels: int) -> float:
-    """A score as people see it: the root mean square of the smoothed residuals, in spreads."""
+    """A score as people see it: the root of its mean over channels, in spreads."""
     return math.sqrt(max(score, 0.0) / channels)
 
 
@@ -73,13 +73,13 @@ class EventStream:
         score: float,
         alarm: int,
         threshold: float,
-        smoothed: FloatArray,
+        contributions: FloatArray,
         present: BoolArray | None = None,
         stamp: str | None = None,
     ) -> Event | None:
         """Take the next row; return the event that starts or ends with it, else None.
 
-        score, threshold: squared spreads.  smoothed: spreads (channels,).  present: bool (channels,), the
+        score, threshold, contributions (channels,): squared spreads.  present: bool (channels,), the
         channels that the score counts; None means all.
         """
         row, event = self._row, self._open
@@ -90,10 +90,10 @@ class EventStream:
         peak = in_spreads(score, len(self.names))
         if event is None:
             limit = in_spreads(threshold, len(self.names))
-            self._open = Event(row, None, stamp, None, row, peak, limit, self._shares(smoothed, present))
+            self._open = Event(row, None, stamp, None, row, peak, limit, self._shares(contributions, present))
             return self._open
         if peak > event.peak_score:
-            shares = self._shares(smoothed, present)
+            shares = self._shares(contributions, present)
             self._open = replace(event, peak_row=row, peak_score=peak, contributions=shares)
         return None
 
@@ -102,8 +102,8 @@ class EventStream:
         event, self._open = self._open, None
         return event
 
-    def _shares(self, smoothed: FloatArray, present: BoolArray | None) -> dict[str, float]:
-        power = np.asarray(smoothed, dtype=np.float64) ** 2
+    def _shares(self, contributions: FloatArray, present: BoolArray | None) -> dict[str, float]:
+        power = np.asarray(contributions, dtype=np.float64)
         if present is not None and np.any(present):
             power = np.where(present, power, 0.0)
         total = float(power.sum())
@@ -128,7 +128,7 @@ def events(
             float(detection.score[t]),
             int(detection.alarm[t]),
             float(detection.threshold[t]),
-            detection.smoothed[t],
+            detection.contributions[t],
             None if present is None else present[t],
             None if stamps is None else stamps[t],
         )

@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.arrays import FloatArray
+from edge_lstm.arrays import BoolArray, FloatArray
 from edge_lstm.detection import fixed, floating
 from edge_lstm.detection.fixed import INT32_MAX, QDetector
-from edge_lstm.detection.floating import BoolArray, Detector
+from edge_lstm.detection.floating import Detector
+from edge_lstm.detection.linear import cross_validated
 from edge_lstm.detection.thresholds import (
     KINDS,
     Threshold,
@@ -25,12 +26,16 @@ from edge_lstm.detection.thresholds import (
 )
 from edge_lstm.errors import ConfigError, DataError, ModelError, raise_all
 from edge_lstm.optional import require
+from edge_lstm.predictor import LinearPredictor
 
 WEIGHTINGS = ("spread", "mahalanobis")
+SMOOTHINGS = ("both", "residual", "square")
 MIN_ROWS = 50  # of normal residuals a channel, for its mean and spread
-FLOOR = 1 / 128  # of a spread, network units: about half an int8 step of a signal within +-2
+FLOOR = 0.01  # of a residual's spread, network units
+LEVEL_FLOOR = 0.05  # of the spread of an input itself, network units
+USUAL = 0.99  # quantile of normal scores at which both averages count alike
 # Directions in which normal residuals hardly vary are not magnified more than 1 / sqrt(this):
-# their variance is that of the int8 codes, not of the machine.
+# their variance is that of the codes, not of the machine.
 MIN_EIGENVALUE = 0.01
 OUTLIER = 4.0  # spreads: rare jumps beyond say little about correlation, and would end the shrinkage at 1
 PLACEHOLDER = Threshold("sigma", 0.0)
@@ -41,40 +46,43 @@ class DetectorConfig:
     """How residuals become alarms.
 
     weighting: "spread" (inverse spread a channel) or "mahalanobis" (decorrelated as well).
+    smoothing: "residual" (its EWMA, squared: lasting deviations), "square" (the EWMA of its squares: noise
+    and shapes), or "both", each divided by what is usual.
     alpha: EWMA weight of the new residual, 0 .. 1; the detector rounds it to 1/256.
+    level: spreads up to which the deviation of the input itself from its mean counts; 0: not at all.
     threshold: "quantile" of the normal scores, "sigma" (mean + sigma deviations) or "pot" (streaming peaks
     over threshold).
     quantile: of the normal scores, for "quantile".
-    sigma: standard deviations above the mean of the normal scores, for "sigma".
+    sigma: standard deviations above the mean of the usual normal scores, for "sigma".
     risk: probability that a normal row exceeds the threshold, for "pot".
     tail: share of the normal scores that count as peaks, for "pot".
     rate: the mean of the peaks follows the stream over 2**rate of them, for "pot".
     debounce: rows in a row that start or end an alarm.  clear: an alarm ends below clear * threshold.
-    warmup: rows after a reset without a score.  holdout: last part of the normal rows, which sets the
-    threshold; the rows before it set the spreads.  0 uses all rows for both.
+    warmup: rows after a reset without a score.
     """
 
-    weighting: str = "mahalanobis"
-    alpha: float = 0.2
-    threshold: str = "pot"
+    weighting: str = "spread"
+    smoothing: str = "both"
+    alpha: float = 0.1
+    level: float = 0.0
+    threshold: str = "sigma"
     quantile: float = 0.999
-    sigma: float = 10.0
+    sigma: float = 15.0
     risk: float = 1e-4
     tail: float = 0.02
     rate: int = 8
-    debounce: int = 2
-    clear: float = 0.7
+    debounce: int = 1
+    clear: float = 0.5
     warmup: int = 32
-    holdout: float = 0.2
 
     def __post_init__(self) -> None:
         problems = []
-        for name, choices in (("weighting", WEIGHTINGS), ("threshold", KINDS)):
+        for name, choices in (("weighting", WEIGHTINGS), ("smoothing", SMOOTHINGS), ("threshold", KINDS)):
             if getattr(self, name) not in choices:
                 problems.append(f"{name} is '{getattr(self, name)}', expected one of {', '.join(choices)}")
         ranges: dict[str, tuple[float, float]] = {
             "alpha": (1 / 256, 1.0), "quantile": (0.5, 1.0), "sigma": (0.0, 1000.0), "risk": (1e-9, 0.5),
-            "tail": (1e-3, 0.5), "clear": (1 / 256, 1.0), "holdout": (0.0, 0.9),
+            "tail": (1e-3, 0.5), "clear": (1 / 256, 1.0), "level": (0.0, 31.0),
             "rate": (0, 20), "debounce": (1, 255), "warmup": (1, 65535),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
@@ -99,46 +107,51 @@ class Codes(Protocol):
     def zero_point(self) -> int: ...
 
 
+class Fine(Protocol):
+    """``network input = unit * (fine code - start)``; ``scaling.QScaling`` is one."""
+
+    @property
+    def unit(self) -> float: ...
+
+    @property
+    def start(self) -> int: ...
+
+
 def fit_detector(
+    residual: FloatArray,
     x: FloatArray,
-    forecast: FloatArray,
     present: BoolArray,
     normal: BoolArray,
     config: DetectorConfig,
     floor: float = FLOOR,
 ) -> Detector:
-    """Fit a detector on a training stream of a forecaster.
+    """Fit a detector on the residuals of a training stream.
 
-    x, forecast, present: (steps, channels) as in ``floating.detect``.  normal: bool (steps,), the rows to
-    learn from.  Fit the integer detector on decoded codes, so that it knows their rounding.
+    residual: (steps, channels) in network units, of normal rows as for rows that the forecaster has not seen.
+    x, present: (steps, channels), network inputs.  normal: bool (steps,), the rows to learn from.
     floor: smallest spread, network units; a channel whose residual hardly varies would otherwise alarm
-    at the flicker of one code.  Give half of the int8 step of inputs and outputs where it is known.
-    Raises DataError where there are too few rows.
+    at the flicker of one code.  Raises DataError where there are too few rows.
     """
-    return fit_residuals(floating.residuals(x, forecast, present), present, normal, config, floor)
-
-
-def fit_residuals(
-    residual: FloatArray, present: BoolArray, normal: BoolArray, config: DetectorConfig, floor: float = FLOOR
-) -> Detector:
-    """Fit a detector on residuals (steps, channels) in network units; see ``fit_detector``."""
     rows = np.flatnonzero(present.any(axis=1))[config.warmup :]
     rows = rows[np.asarray(normal, dtype=bool)[rows]]
-    first = len(rows) - round(len(rows) * config.holdout)  # of the rows that set the threshold
-    early = rows[:first]
-    if not np.isfinite(residual[rows][present[rows]]).all():
+    residual, x, present = residual[rows], x[rows], present[rows]
+    if not np.isfinite(residual[present]).all():
         raise DataError("detector: residuals hold NaN or infinity; the forecaster diverged, train it again")
-    mean, spread = _moments(residual[early], present[early], floor)
+    mean, spread = _moments(residual, present, floor)
     whitening = None
     if config.weighting == "mahalanobis":
-        whitening = _whitening((residual[early] - mean) / spread, present[early])
+        whitening = _whitening((residual - mean) / spread, present)
+    if config.level:
+        level, level_mean, level_spread = _levels(x, present)
+        mean, spread = np.concatenate([mean, level_mean]), np.concatenate([spread, level_spread])
     detector = Detector(
-        mean, spread, whitening, round(config.alpha * 256) / 256, PLACEHOLDER,
+        mean, spread, config.level, whitening, round(config.alpha * 256) / 256, 1.0, 0.0, PLACEHOLDER,
         round(config.clear * 256) / 256, config.debounce, config.warmup,
     )  # fmt: skip
-    score, _ = floating.score_rows(detector, residual[rows], present[rows])
-    threshold = fit_threshold(score[first:] if config.holdout else score, config)
-    most = detector.channels * floating.MAX_CHANNEL_SCORE
+    z = floating.standardize(detector, residual, level if config.level else x, present)
+    detector = _balance(detector, config.smoothing, z, present)
+    threshold = fit_threshold(floating.score_rows(detector, z, present)[0], config)
+    most = detector.rows * floating.MAX_ROW_SCORE
     if threshold.value >= most:
         raise DataError(
             f"threshold: {threshold.value:.4g}, but scores of {detector.channels} channels end at "
@@ -146,6 +159,34 @@ def fit_residuals(
             'threshold = "quantile"'
         )
     return replace(detector, threshold=threshold)
+
+
+def _levels(x: FloatArray, present: BoolArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Inputs as if the mean of the others stood for each piece of time; their mean, their spread."""
+    count = np.maximum(present.sum(axis=0), 1)
+
+    def deviation(learn: BoolArray) -> FloatArray:
+        counted = present & learn[:, None]
+        found: FloatArray = x - np.where(counted, x, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
+        return found
+
+    apart = cross_validated(deviation, np.ones(len(x), dtype=bool))
+    mean = np.where(present, x, 0.0).sum(axis=0) / count
+    spread = np.sqrt(np.where(present, apart**2, 0.0).sum(axis=0) / count)
+    return mean + apart, mean, np.maximum(spread, LEVEL_FLOOR)
+
+
+def _balance(detector: Detector, smoothing: str, z: FloatArray, present: BoolArray) -> Detector:
+    """Give both averages the same usual size; the larger weight is 1."""
+    gains = []
+    for pair in ((1.0, 0.0), (0.0, 1.0)):
+        alone = replace(detector, smoothed_gain=pair[0], energy_gain=pair[1])
+        score = floating.score_rows(alone, z, present)[0]
+        gains.append(1.0 / max(float(np.quantile(score, USUAL)), 1e-9))
+    if smoothing != "both":
+        gains = [float(smoothing == "residual"), float(smoothing == "square")]
+    codes = [max(1, round(256 * gain / max(gains))) if gain else 0 for gain in gains]
+    return replace(detector, smoothed_gain=codes[0] / 256, energy_gain=codes[1] / 256)
 
 
 def fit_threshold(score: FloatArray, config: DetectorConfig) -> Threshold:
@@ -168,7 +209,7 @@ def _moments(residual: FloatArray, present: BoolArray, floor: float) -> tuple[Fl
         if rows < MIN_ROWS
     ]
     if problems:
-        problems.append("give more normal training rows, or a smaller holdout or warm-up")
+        problems.append("give more normal training rows, or a shorter warm-up")
     raise_all(DataError, "detector", problems)
     mean = np.where(present, residual, 0.0).sum(axis=0) / count
     variance = np.where(present, (residual - mean) ** 2, 0.0).sum(axis=0) / count
@@ -196,65 +237,91 @@ def _whitening(z: FloatArray, present: BoolArray) -> FloatArray:
     return whitening
 
 
-def quantize_detector(detector: Detector, input: Codes, output: Codes) -> QDetector:
+def quantize_detector(detector: Detector, predictor: LinearPredictor, fine: Fine, output: Codes) -> QDetector:
     """Round a detector to the integers of ``fixed.py``.
 
-    input, output: how the network's inputs and forecasts are coded.  Each weight keeps as many bits as
-    32-bit sums allow.  Raises ModelError where a constant does not fit.
+    fine: how the detector reads the inputs.  output: how the network's outputs are coded.  Each weight keeps
+    as many bits as 32-bit sums allow.  Raises ModelError where a constant does not fit.
     """
-    weights = np.stack([input.scale / detector.spread, output.scale / detector.spread])
-    offset = detector.mean / detector.spread
-    bound = 256 * weights.sum(axis=0) + np.abs(offset) + 1.0  # 256, 1: room for rounding the weights
-    shift = min(20, math.floor(math.log2(INT32_MAX / bound.max())) - fixed.RESIDUAL_BITS)
-    if shift < 0:
-        channel = int(bound.argmax())
-        raise ModelError(
-            f"detector: channel {channel} has a spread of {detector.spread[channel]:.4g} around "
-            f"{detector.mean[channel]:.4g}, too small for codes of {input.scale:.4g} in 32 bits; "
-            "fit it with a larger floor"
-        )
+    forms, forms_shift = _quantize_forms(predictor)
+    bias = np.full(detector.rows, fine.unit * fine.start)
+    if forms is not None:  # what they make of a stream of zeros
+        bias[: detector.channels] *= forms.astype(np.int64).sum(axis=1) / 2.0**forms_shift
+    bias[: detector.channels] += predictor.bias
+    offset = (detector.mean + bias) / detector.spread
+    weight = fine.unit / detector.spread
+    added = output.scale * predictor.spread / detector.spread[: detector.channels]
+    shift = _residual_shift(detector, weight, added, offset)
     scale = 2.0 ** (fixed.RESIDUAL_BITS + shift)
-    whitening, whitening_shift = _quantize_whitening(detector.whitening)
-    rule = detector.threshold
-    unit = 2**fixed.SCORE_BITS
+    whitening, whitening_shift = _quantize_matrix("whitening", detector.whitening)
+    rule, score_unit = detector.threshold, 2**fixed.SCORE_BITS
     return QDetector(
-        input_zero_point=input.zero_point,
+        start=fine.start,
+        lags=predictor.lags,
+        forms=forms,
+        forms_shift=forms_shift,
+        residual_weight=np.rint(weight * scale).astype(np.int64),
+        output_weight=np.rint(added * scale).astype(np.int64),
         output_zero_point=output.zero_point,
-        input_weight=np.rint(weights[0] * scale).astype(np.int64),
-        output_weight=np.rint(weights[1] * scale).astype(np.int64),
         offset=np.rint(offset * scale).astype(np.int64),
         shift=shift,
+        level_limit=round(detector.level_limit * 2**fixed.RESIDUAL_BITS),
         whitening=whitening,
         whitening_shift=whitening_shift,
         alpha=round(detector.alpha * 256),
-        base=_in_32_bits("base", rule.base * unit),
-        excess=_in_32_bits("excess", rule.excess * unit),
+        smoothed_gain=round(detector.smoothed_gain * 256),
+        energy_gain=round(detector.energy_gain * 256),
+        base=_in_32_bits("base", rule.base * score_unit),
+        excess=_in_32_bits("excess", rule.excess * score_unit),
         gain=round(rule.gain * 256),
         rate=rule.rate,
         clear=round(detector.clear * 256),
         debounce=detector.debounce,
-        warmup=detector.warmup,
+        warmup=max(detector.warmup, predictor.lags),
     )
+
+
+def _residual_shift(detector: Detector, weight: FloatArray, added: FloatArray, offset: FloatArray) -> int:
+    """Bits below Q5.10 that the residuals' constants may have; ModelError where there are not even 0."""
+    bound = 32768 * weight + np.abs(offset)
+    bound[: detector.channels] += 255 * added
+    most = INT32_MAX - 2**20  # room for half of the largest shift, and for 32768 roundings of a weight
+    shift = min(20, math.floor(math.log2(most / bound.max())) - fixed.RESIDUAL_BITS)
+    if shift < 0:
+        row = int(bound.argmax())
+        raise ModelError(
+            f"detector: channel {row % detector.channels} has a spread of {detector.spread[row]:.4g} around "
+            f"{detector.mean[row]:.4g}, too small for 32 bits; fit it with a larger floor"
+        )
+    return shift
 
 
 def _in_32_bits(name: str, value: float) -> int:
     if value > INT32_MAX:
         raise ModelError(
             f"detector: the threshold's {name} is {value / 2**fixed.SCORE_BITS:.4g}, expected below "
-            f"{2**17}; scores end at {floating.MAX_CHANNEL_SCORE:.0f} a channel"
+            f"{2 ** (31 - fixed.SCORE_BITS)}; scores end at {floating.MAX_ROW_SCORE:.0f} a row"
         )
     return round(value)
 
 
-def _quantize_whitening(whitening: FloatArray | None) -> tuple[npt.NDArray[np.int16] | None, int]:
-    """Codes and shift with ``whitening = codes / 2**shift``: the largest shift that cannot overflow."""
-    if whitening is None:
+def _quantize_forms(predictor: LinearPredictor) -> tuple[npt.NDArray[np.int16] | None, int]:
+    """The error of the linear forecast over the present row and those before it, newest first."""
+    if not predictor.lags:
+        return None, 0
+    past = -predictor.kernel.transpose(2, 0, 1).reshape(predictor.channels, -1)
+    return _quantize_matrix("linear predictor", np.hstack([np.eye(predictor.channels), past]))
+
+
+def _quantize_matrix(name: str, matrix: FloatArray | None) -> tuple[npt.NDArray[np.int16] | None, int]:
+    """Codes and shift with ``matrix = codes / 2**shift``: the largest shift that cannot overflow."""
+    if matrix is None:
         return None, 0
     for shift in range(15, -1, -1):
-        codes = np.rint(whitening * 2.0**shift)
+        codes = np.rint(matrix * 2.0**shift)
         if np.abs(codes).max() <= 32767 and np.abs(codes).sum(axis=1).max() <= 65535:
             return codes.astype(np.int16), shift
     raise ModelError(
-        f"detector: the whitening's largest entry is {np.abs(whitening).max():.4g}, its rows must sum below "
-        '65536; use weighting = "spread"'
+        f"detector: the {name}'s largest entry is {np.abs(matrix).max():.4g}, its rows must sum below 65536; "
+        'use fewer lags or weighting = "spread"'
     )

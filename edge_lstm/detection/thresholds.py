@@ -16,6 +16,7 @@ from edge_lstm.errors import DataError, ModelError, raise_all
 KINDS = ("quantile", "sigma", "pot")
 MIN_SCORES = 50
 MIN_PEAKS = 10
+TRIMMED = 0.98  # quantile above which scores count neither in the mean nor in the deviation
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,13 @@ def quantile_threshold(score: FloatArray, quantile: float) -> Threshold:
 
 
 def sigma_threshold(score: FloatArray, sigma: float) -> Threshold:
-    """Mean plus ``sigma`` standard deviations of normal scores (rows,)."""
+    """Mean plus ``sigma`` standard deviations of normal scores (rows,), without the highest of them.
+
+    The recording may hold faults that nobody has labelled; they must not raise the threshold.
+    """
     check_scores(score)
-    return Threshold("sigma", float(np.mean(score) + sigma * np.std(score)))
+    usual = score[score <= np.quantile(score, TRIMMED)]
+    return Threshold("sigma", float(np.mean(usual) + sigma * np.std(usual)))
 
 
 def pot_threshold(score: FloatArray, risk: float, tail: float, rate: int) -> Threshold:

@@ -31,10 +31,10 @@ from edge_lstm.scaling import QScaling
 __all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_text"]
 
 API_VERSION = 3  # of elstm.h
-# beside every model: the detector and the tables, the integer primitives, the kernels by core
+# beside every model: raw integers to codes, the detector, tables, the integer primitives, the kernels by core
 RUNTIME = (
     "elstm.c", "elstm.h", "elstm_fixed.h", "elstm_activations.h", "elstm_m0.h", "elstm_m3.h", "elstm_dsp.h",
-    "elstm_mve.h", "elstm_simd.h", "elstm_lanes.h",
+    "elstm_mve.h", "elstm_simd.h", "elstm_lanes.h", "elstm_detector.h",
 )  # fmt: skip
 # beside models that call them; the first ones are headers alone
 MORE = ("elstm_lstm", "elstm_wide", "elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
@@ -89,7 +89,7 @@ def emit_c(
         program = replace(program, detector=None)
     values = _values(program, plan, parts, scaling) | {
         "header_lines": [one_line(line) for line in header_lines],
-        "includes": [f"{part}.h" for part in more],
+        "includes": [f"{part}.h" for part in (*more, *(["elstm_detector"] if program.detector else []))],
         "needs_string_h": bool(called & {"memcpy", "memset"}) or program.detector is not None,
     }
     files = {f"{program.name}.{kind}": _template(f"model.{kind}.j2").render(values) for kind in ("c", "h")}
@@ -209,12 +209,18 @@ def _fields(program: Program, plan: Plan, parts: Iterable[Part]) -> list[Field]:
     """The members of the state struct, widest first: no padding between them."""
     found: list[Field] = []
     if program.detector is not None:
-        n = program.detector.channels
+        n, rows = program.detector.channels, program.detector.rows
+        kept = (program.detector.lags + 1) * n
         found += [
             Field(4, "elstm_alarm_t detector", "score, running mean excess, counters, alarm"),
-            Field(4, f"int32_t smoothed[{n}]", "Q5.16: running mean of each standardized residual"),
+            Field(4, f"int32_t smoothed[{rows}]", "Q5.16: running mean of each scored row"),
+            Field(4, f"int32_t energy[{rows}]", "Q10.12: running mean of its square"),
             Field(2, f"int16_t residual[{n}]", "Q5.10: standardized residuals of the last scored row"),
-            Field(2, f"int16_t fine[{n}]", "the last present inputs: codes of 6 bits below the point"),
+            Field(
+                2,
+                f"int16_t fine[{kept}]",
+                "inputs of the last rows, the last first: codes with 6 more bits",
+            ),
             Field(1, f"int8_t forecast[{n}]", "the network's codes for the row to come"),
         ]
     found += [field for part in parts for code in part.codes for field in code.fields]

@@ -195,27 +195,27 @@ def detector_constant(detector: QDetector) -> Constant:
     """All of the detector's integers."""
     tables = [
         Table(
-            f"detector/{name}: int32[{detector.channels} channels]",
-            "int32_t", f"detector_{name}", detector.channels,
-            rows_text(getattr(detector, name), detector.channels),
+            f"detector/{name}: int32[{len(values)}]",
+            "int32_t", f"detector_{name}", len(values), rows_text(values, detector.channels),
         )
-        for name in ("input_weight", "output_weight", "offset")
+        for name in ("residual_weight", "output_weight", "offset")
+        for values in [getattr(detector, name)]
     ]  # fmt: skip
     members: dict[str, str | int] = {table.symbol.removeprefix("detector_"): table.symbol for table in tables}
-    members["whitening"] = "NULL"
-    if detector.whitening is not None:
-        members["whitening"] = "detector_whitening"
-        tables.append(
-            Table(
-                f"detector/whitening: int16[{detector.channels} rows][{detector.channels} channels], "
-                f"scale 2**-{detector.whitening_shift}",
-                "int16_t", "detector_whitening", detector.whitening.size,
-                rows_text(detector.whitening, detector.channels),
-            )
-        )  # fmt: skip
+    for name, shift in (("forms", detector.forms_shift), ("whitening", detector.whitening_shift)):
+        matrix = getattr(detector, name)
+        members[name] = "NULL" if matrix is None else f"detector_{name}"
+        if matrix is not None:
+            tables.append(
+                Table(
+                    f"detector/{name}: int16[{len(matrix)} rows][{matrix.shape[1]}], scale 2**-{shift}",
+                    "int16_t", f"detector_{name}", matrix.size, rows_text(matrix, matrix.shape[1]),
+                )
+            )  # fmt: skip
     for name in (
-        "base", "excess", "gain", "warmup", "alpha", "clear", "channels", "shift", "whitening_shift", "rate",
-        "debounce", "input_zero_point", "output_zero_point",
+        "base", "excess", "gain", "warmup", "alpha", "smoothed_gain", "energy_gain", "clear", "level_limit",
+        "start", "channels", "rows", "lags", "forms_shift", "shift", "whitening_shift", "rate", "debounce",
+        "output_zero_point",
     ):  # fmt: skip
         members[name] = int(getattr(detector, name))
     return Constant(tables, "elstm_detector_t", "detector", members)

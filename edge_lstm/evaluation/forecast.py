@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.arrays import FloatArray
-from edge_lstm.detection.floating import BoolArray
+from edge_lstm.arrays import BoolArray, FloatArray
 from edge_lstm.errors import DataError, raise_all
 from edge_lstm.optional import require
 
@@ -47,19 +46,6 @@ class ForecastMetrics:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
-
-
-def expected_rows(forecast: FloatArray, present: BoolArray) -> tuple[FloatArray, BoolArray]:
-    """Move forecasts (steps, channels) to the rows that they forecast; also returns where there is one.
-
-    ``forecast[t]`` is the network's output after row t.  Rows without any channel are passed over.
-    """
-    rows = np.flatnonzero(present.any(axis=1))
-    expected = np.full(np.shape(forecast), np.nan)
-    expected[rows[1:]] = np.asarray(forecast)[rows[:-1]]
-    known = np.zeros(np.shape(forecast), dtype=bool)
-    known[rows[1:]] = True
-    return expected, known
 
 
 def forecast_metrics(

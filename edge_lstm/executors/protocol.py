@@ -29,7 +29,7 @@ class Executor(ABC):
     name: str
     profile: str
     qgraph: QGraph
-    _scored: tuple[CodeArray, fixed.DetectorState] | None = None
+    _scored: tuple[IntArray, fixed.DetectorState] | None = None
 
     @abstractmethod
     def reset_network(self) -> None:
@@ -89,20 +89,17 @@ class Executor(ABC):
         if detector is None:
             raise DataError(f"model '{self.qgraph.name}' carries no detector; quantize it with --data")
         raw = self._raw(raw)
-        codes, present = self.scaling.codes(raw), raw != fixed.MISSING
+        present = raw != fixed.MISSING
         if self._scored is None:
-            zero_points = np.full(codes.shape[1], self.qgraph.input.zero_point, dtype=codes.dtype)
-            self._scored = (zero_points, fixed.reset(detector))
+            self._scored = (np.full(raw.shape[1], detector.start), fixed.reset(detector))
         last, state = self._scored
-        held = hold(codes, present, last)
+        fine = hold(self.scaling.fine(raw), present, last)
         rows = present.any(axis=1)
-        forecast = np.zeros(held.shape, dtype=codes.dtype)
+        forecast = np.zeros(fine.shape, dtype=np.int64)
         if rows.any():
-            forecast[rows] = self.run(held[rows])
-        detection, state = fixed.detect(
-            detector, held.astype(np.int64), forecast.astype(np.int64), present, state
-        )
-        self._scored = (held[-1] if len(held) else last, state)
+            forecast[rows] = self.run(self.scaling.narrow(fine[rows]))
+        detection, state = fixed.detect(detector, fine, forecast, present, state)
+        self._scored = (fine[-1] if len(fine) else last, state)
         return detection
 
     def _raw(self, raw: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -128,12 +125,12 @@ class Executor(ABC):
         self.close()
 
 
-def hold(codes: CodeArray, present: npt.NDArray[np.bool_], before: CodeArray) -> CodeArray:
-    """Replace each missing code by the last present one of its channel; ``before`` where there is none.
+def hold(fine: IntArray, present: npt.NDArray[np.bool_], before: IntArray) -> IntArray:
+    """Replace each missing fine code by the last present one of its channel; ``before`` where there is none.
 
-    codes, present: (steps, channels).  before: (channels,), the codes held when the stream begins.
+    fine, present: (steps, channels).  before: (channels,), the codes held when the stream begins.
     """
-    rows = np.where(present, np.arange(len(codes))[:, None], -1)
+    rows = np.where(present, np.arange(len(fine))[:, None], -1)
     last: IntArray = np.maximum.accumulate(rows, axis=0)
-    held = np.take_along_axis(codes, np.maximum(last, 0), axis=0)
-    return np.where(last < 0, before, held).astype(codes.dtype)
+    held = np.take_along_axis(fine, np.maximum(last, 0), axis=0)
+    return np.where(last < 0, before, held)

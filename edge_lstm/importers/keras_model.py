@@ -6,8 +6,11 @@ Reads files of this toolkit, with their sensor stream, and those of others; refu
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edge_lstm.errors import ModelError, UnsupportedModel, raise_all
 from edge_lstm.graph import INPUT, Channel, Graph, Stream
@@ -20,10 +23,11 @@ from edge_lstm.importers.keras_options import model_problems
 from edge_lstm.importers.keras_values import MAX_WIDTH, TIME, Network, Value, features
 from edge_lstm.importers.keras_weights import Weights
 from edge_lstm.naming import identifier
+from edge_lstm.predictor import LinearPredictor
 
 __all__ = ["DESCRIPTION", "FORMAT", "read_keras"]
 
-FORMAT = 1  # of the member DESCRIPTION
+FORMAT = 2  # of the member DESCRIPTION
 
 
 def read_keras(path: Path) -> Graph:
@@ -65,10 +69,11 @@ def _graph(file: KerasFile, model: ModelConfig) -> Graph:
     raise_all(ModelError, str(file.path), list(dict.fromkeys(net.weights.damage + walk.damage)))
     (end,), draft = ends, net.draft
     del draft.layers[end.index + 1 :], draft.sources[end.index + 1 :]
-    stream, made = _stream(file, start.width)
+    stream, made, predictor = _description(file, start.width)
     if net.expanded:
         made = {**made, "expanded": net.expanded}
     graph = draft.graph(identifier(file.path.stem), stream, start.width, net.window, made)
+    graph = replace(graph, predictor=predictor)
     raise_all(UnsupportedModel, where, _state_problems(model, graph.window))
     return graph
 
@@ -117,21 +122,28 @@ def _state_problems(model: ModelConfig, window: int) -> list[str]:
     ]
 
 
-def _stream(file: KerasFile, features: int) -> tuple[Stream | None, dict[str, Any]]:
-    """The stream of this toolkit's member, and how the model was made."""
+Description = tuple[Stream | None, dict[str, Any], LinearPredictor | None]
+
+
+def _description(file: KerasFile, features: int) -> Description:
+    """The stream of this toolkit's member, how the model was made, and what forecasts beside it."""
     if file.description is None:
-        return None, {"importer": "keras", "keras": file.version}
-    stream, made = read_description(file.path, file.description)
-    if len(stream.channels) != features:
+        return None, {"importer": "keras", "keras": file.version}, None
+    stream, made, predictor = read_description(file.path, file.description)
+    found = {len(stream.channels), features if predictor is None else predictor.channels}
+    if found != {features}:
         raise ModelError(
-            f"{file.path}: the model takes {features} features, but the stream of its {DESCRIPTION} has "
-            f"{len(stream.channels)} channels; save the model again"
+            f"{file.path}: the model takes {features} features, but its {DESCRIPTION} describes "
+            f"{', '.join(map(str, sorted(found)))} channels; save the model again"
         )
-    return stream, made
+    return stream, made, predictor
 
 
-def read_description(path: Path, content: bytes) -> tuple[Stream, dict[str, Any]]:
-    """The stream and how the model was made, of the member that training writes.  Raises ModelError."""
+def read_description(path: Path, content: bytes) -> tuple[Stream, dict[str, Any], LinearPredictor | None]:
+    """Stream, how the model was made, linear predictor, of the member that training writes.
+
+    Raises ModelError.
+    """
     try:
         described = json.loads(content)
         if described["format"] != FORMAT:
@@ -146,8 +158,16 @@ def read_description(path: Path, content: bytes) -> tuple[Stream, dict[str, Any]
         period_s = float(stream["period_s"])
         if not 0 <= period_s < float("inf"):
             raise ModelError(f"period_s is {period_s}, expected 0 or more; save the model again")
-        return Stream(channels, period_s), dict(described["made"])
+        return Stream(channels, period_s), dict(described["made"]), _predictor(described["predictor"])
     except ModelError as error:
         raise ModelError(f"{path}: its {DESCRIPTION}: {error}") from error
     except DAMAGE as error:
         raise ModelError(f"{path}: its {DESCRIPTION} is damaged; train or save the model again") from error
+
+
+def _predictor(values: dict[str, Any] | None) -> LinearPredictor | None:
+    if values is None:
+        return None
+    arrays = (np.array(values[name], dtype=np.float64) for name in ("kernel", "bias", "spread"))
+    kernel, bias, spread = arrays
+    return LinearPredictor(kernel.reshape(-1, bias.size, bias.size), bias, spread)

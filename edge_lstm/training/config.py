@@ -16,7 +16,7 @@ LOSSES = ("mse", "huber")
 METHODS = ("element", "block", "units")
 PRUNE_SCHEDULES = ("polynomial", "constant")
 
-C = TypeVar("C", "TrainConfig", "PruneConfig")
+C = TypeVar("C", "TrainConfig", "PruneConfig", "FinetuneConfig")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class TrainConfig:
 
     units: size of each stacked LSTM layer.
     timesteps: rows of a window of truncated backpropagation.
+    linear: whether a line (VAR) forecasts beside the network, which then learns the error that it leaves.
     stride: rows between the starts of two windows.
     burn_in: first steps of a window without weight in the loss; its state starts at zero there.
-    epochs: passes over the training windows, at most.
+    epochs: of ``updates`` each, at most.
+    updates: steps of the optimizer an epoch, on windows drawn at random; 0: one pass over all windows.
     batch_size: windows a step of the optimizer.
     learning_rate: of AdamW, at the start.
     schedule: ``constant``, ``cosine`` (falls to a hundredth in the last epoch) or ``plateau`` (halved
@@ -45,19 +47,21 @@ class TrainConfig:
     """
 
     units: tuple[int, ...] = (16,)
+    linear: bool = True
     timesteps: int = 64
-    stride: int = 16
+    stride: int = 4
     burn_in: int = 8
     epochs: int = 40
-    batch_size: int = 16
-    learning_rate: float = 0.01
+    updates: int = 20
+    batch_size: int = 32
+    learning_rate: float = 0.005
     schedule: str = "cosine"
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     clip_norm: float = 1.0
     patience: int = 10
     weight_decay: float = 0.0
-    loss: str = "mse"
+    loss: str = "huber"
     scaler: str = "standard"
     train_fraction: float = 0.6
     validation_fraction: float = 0.2
@@ -78,7 +82,7 @@ class TrainConfig:
             )
         for name, low in (
             ("timesteps", 1), ("stride", 1), ("burn_in", 0), ("epochs", 1), ("batch_size", 1),
-            ("patience", 0),
+            ("patience", 0), ("updates", 0),
         ):  # fmt: skip
             problems += _whole_problems(name, getattr(self, name), low)
         if not problems and self.burn_in >= self.timesteps:
@@ -161,6 +165,37 @@ class PruneConfig:
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], where: str = "") -> PruneConfig:
+        """Options of a TOML table; ConfigError on unknown names and bad values."""
+        return _from_mapping(cls, options, where)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values that ``from_mapping`` takes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a trained network is trained on in integers.  Also the help of the command line.
+
+    epochs: passes over the training windows, at most; 0 keeps the network as it is.
+    learning_rate: at the start; falls to a hundredth along a cosine.
+    patience: epochs without a better validation loss before training stops; 0 never stops early.
+    seed: of the order of the windows; equal seeds give equal networks.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 0.0005
+    patience: int = 5
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError that lists every option out of its range."""
+        problems = _whole_problems("epochs", self.epochs, 0) + _whole_problems("patience", self.patience, 0)
+        problems += _above_problems("learning_rate", self.learning_rate) + _seed_problems(self.seed)
+        raise_all(ConfigError, "fine-tuning options", problems)
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any], where: str = "") -> FinetuneConfig:
         """Options of a TOML table; ConfigError on unknown names and bad values."""
         return _from_mapping(cls, options, where)
 

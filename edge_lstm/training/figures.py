@@ -15,6 +15,7 @@ from edge_lstm.datasets.dataset import BoolArray, Dataset
 from edge_lstm.datasets.windows import make_windows
 from edge_lstm.errors import DataError
 from edge_lstm.graph import Graph
+from edge_lstm.predictor import LinearPredictor
 from edge_lstm.reference import floating
 
 
@@ -56,6 +57,8 @@ def _stateful_run(
     graph: Graph, segment: Dataset, burn_in: int
 ) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray] | None:
     """Inputs, targets, forecasts and what counts, each (steps, channels); None where nothing counts."""
+    predictor = graph.predictor or LinearPredictor.none(graph.features)
+    burn_in = max(burn_in, predictor.lags)
     steps = int(segment.present.any(axis=1).sum()) - 1
     if steps <= burn_in:
         return None
@@ -65,8 +68,10 @@ def _stateful_run(
     except DataError:  # no row of the segment is normal
         return None
     inputs = window.inputs.astype(np.float64)
-    forecast, _ = floating.run(graph, inputs)
-    return inputs[0], window.targets[0].astype(np.float64), forecast[0], window.weights[0] > 0
+    outputs, _ = floating.run(graph, inputs)
+    line = predictor.forecast(np.vstack([inputs[0], inputs[0, -1:]]))[1:]  # of the row after each
+    forecast = line + predictor.spread * outputs[0]
+    return inputs[0], window.targets[0].astype(np.float64), forecast, window.weights[0] > 0
 
 
 def _quality(

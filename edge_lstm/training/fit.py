@@ -7,36 +7,27 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import edge_lstm
-from edge_lstm.arrays import FloatArray
-from edge_lstm.datasets.dataset import Dataset, Splits, split
-from edge_lstm.datasets.scaling import fit_scaler
-from edge_lstm.datasets.windows import Windows, make_windows
-from edge_lstm.errors import DataError, RuntimeFailure
-from edge_lstm.graph import Graph, Stream
+from edge_lstm.datasets.dataset import Dataset
+from edge_lstm.errors import ConfigError, DataError, ModelError
+from edge_lstm.graph import Dense, Graph, Stream
+from edge_lstm.predictor import LinearPredictor
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.training.figures import forecast_figures
-from edge_lstm.training.model import (
-    build,
-    get_weights,
-    load_keras,
-    load_tensorflow,
-    set_weights,
-    to_graph,
-)
+from edge_lstm.training.model import build, from_graph, load_keras, load_tensorflow, to_graph
+from edge_lstm.training.optimise import History, Progress, optimise
+from edge_lstm.training.prepare import Prepared, prepare
+from edge_lstm.training.samples import Samples
+from edge_lstm.training.trainer import Trainer
 
 PLATEAU_EPOCHS = 3  # without a better validation loss, then ``plateau`` halves the rate
 COSINE_FLOOR = 0.01  # of the first rate, at the last epoch
-VALIDATION_BATCH = 256  # windows at once; more needs memory, fewer needs time
-
-Progress = Callable[[int, int, str], None]
-History = dict[str, list[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +50,76 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """The parts of a dataset and their windows, in network units."""
+class Task:
+    """One network to train: its Graph with the weights to start from, its windows, the seed of the order."""
 
-    parts: Splits
-    stream: Stream
-    train: Windows
-    validation: Windows
+    graph: Graph
+    train: Samples
+    validation: Samples
+    seed: int = 7
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """graph: with the weights of the best epoch.  history: see Trained.  losses: train and validation."""
+
+    graph: Graph
+    history: History
+    losses: Mapping[str, float]
+
+
+def fresh_graph(
+    config: TrainConfig,
+    stream: Stream,
+    outputs: int,
+    name: str = "model",
+    predictor: LinearPredictor | None = None,
+) -> Graph:
+    """An untrained network: LSTM layers of ``config.units`` and a dense layer, weights by ``config.seed``.
+
+    Beside a linear predictor it begins by adding nothing.
+    """
+    graph = to_graph(build(config, len(stream.channels), outputs), name, stream, {})
+    if predictor is None or not predictor.lags:
+        return graph
+    *layers, head = graph.layers
+    assert isinstance(head, Dense)
+    silent = replace(head, kernel=np.zeros_like(head.kernel), bias=np.zeros_like(head.bias))
+    return replace(graph, layers=(*layers, silent), predictor=predictor)
+
+
+def tasks_trainer(tasks: Sequence[Task], config: TrainConfig) -> Trainer:
+    """The networks of ``tasks`` side by side."""
+    return Trainer(
+        [task.graph for task in tasks],
+        [task.train for task in tasks],
+        [task.validation for task in tasks],
+        config,
+        [task.seed for task in tasks],
+    )
+
+
+def fit_many(tasks: Sequence[Task], config: TrainConfig, progress: Progress | None = None) -> list[FitResult]:
+    """Train networks of one shape side by side in one program; equal input gives equal weights.
+
+    Each has its own windows, seed, gradient norm, best epoch and early stop.  An epoch has as many updates as
+    the network with the most windows needs; one with fewer windows draws them again.
+    Units, seed, stride and scaler of ``config`` are not read: the tasks have theirs.
+    Raises ModelError for networks of different shapes, RuntimeFailure where one diverges.
+    """
+    trainer = tasks_trainer(tasks, config)
+    histories = optimise(
+        trainer, config.epochs, lambda epoch, losses: scheduled_rate(config, epoch, losses), config.patience,
+        progress=progress, start=trainer.validate(),
+    )  # fmt: skip
+    losses = trainer.loss(trainer.train), trainer.validate()
+    return [
+        FitResult(
+            trainer.graph(network), history,
+            {"train": float(losses[0][network]), "validation": float(losses[1][network])},
+        )
+        for network, history in enumerate(histories)
+    ]  # fmt: skip
 
 
 def fit(
@@ -77,176 +131,54 @@ def fit(
     Raises DataError where the rows do not suffice, RuntimeFailure where the training diverges.
     """
     prepared = prepare(dataset, config)
-    model = build(config, dataset.channels)
-    trainer = Trainer(model, config, prepared)
-    history = optimise(
-        trainer,
-        config.epochs,
-        lambda epoch, losses: scheduled_rate(config, epoch, losses),
-        config.patience,
-        progress=progress,
+    task = Task(
+        fresh_graph(config, prepared.stream, dataset.channels, name, prepared.predictor),
+        prepared.train,
+        prepared.validation,
+        config.seed,
     )
-    losses = {"train": trainer.loss(prepared.train), "validation": trainer.loss(prepared.validation)}
-    plain = to_graph(model, name, prepared.stream, {})
+    [result] = fit_many([task], config, progress)
     figures = {
-        "windows": losses,
-        "validation": forecast_figures(plain, prepared.parts.validation, config.burn_in),
+        "windows": dict(result.losses),
+        "validation": forecast_figures(result.graph, prepared.parts.validation, config.burn_in),
     }
     made = {
         "train": config.to_mapping(),
         "data": data_figures(dataset, prepared),
         "versions": versions(),
-        "history": history,
+        "history": result.history,
         "figures": figures,
     }
-    return Trained(model, to_graph(model, name, prepared.stream, made), config, history, figures)
+    graph = replace(result.graph, made=made)
+    return Trained(from_graph(graph, config), graph, config, result.history, figures)
 
 
-def prepare(dataset: Dataset, config: TrainConfig, stream: Stream | None = None) -> Prepared:
-    """Split in time order, scale by the normal training rows (or by ``stream``), cut windows."""
-    parts = split(dataset, config.train_fraction, config.validation_fraction)
-    scaling = fit_scaler(parts.train, config.scaler) if stream is None else stream
-    return Prepared(
-        parts,
-        scaling,
-        _windows(parts.train, scaling, config, "training"),
-        _windows(parts.validation, scaling, config, "validation"),
-    )
-
-
-def _windows(part: Dataset, stream: Stream, config: TrainConfig, name: str) -> Windows:
-    x = stream.to_network(part.values)
+def training_config(graph: Graph, seed: int) -> TrainConfig:
+    """The options that ``graph`` was trained with, under another seed; ModelError where it has none."""
+    if "train" not in graph.made:
+        raise ModelError(
+            f"model '{graph.name}': it carries no training options, so it cannot be trained on; "
+            "give a .keras file that this toolkit trained"
+        )
     try:
-        return make_windows(
-            x, part.present, part.gap, part.normal, config.timesteps, config.stride, config.burn_in
-        )
-    except DataError as error:
-        raise DataError(f"the {name} part ({part.rows} rows): {error}") from error
+        training = TrainConfig.from_mapping(graph.made["train"], f"model '{graph.name}'")
+    except ConfigError as error:
+        raise ModelError(f"{error}; train it again with this version") from error
+    return replace(training, seed=seed)
 
 
-class Trainer:
-    """A model, its optimizer and its windows; the steps are compiled once."""
-
-    def __init__(self, model: Any, config: TrainConfig, prepared: Prepared) -> None:
-        keras, tf = load_keras(), load_tensorflow()
-        self.model, self._tf = model, tf
-        self._huber = config.loss == "huber"
-        self._windows, self._validation = prepared.train, prepared.validation
-        self._data = [tf.constant(a) for a in _arrays(prepared.train)]
-        self._batch = min(config.batch_size, prepared.train.count)
-        self._order = np.random.default_rng(config.seed)
-        self._optimizer = keras.optimizers.AdamW(
-            config.learning_rate,
-            weight_decay=config.weight_decay,
-            global_clipnorm=config.clip_norm or None,
-        )
-        self._optimizer.exclude_from_weight_decay(var_names=["bias"])
-        self._optimizer.build(model.trainable_variables)
-        self._masks = [tf.Variable(tf.ones(v.shape)) for v in model.trainable_variables]
-        self._step = tf.function(self._train_step)
-        self._sums = tf.function(self._loss_sums, reduce_retracing=True)
-
-    def set_masks(self, masks: Sequence[FloatArray]) -> None:
-        """Hold weights at 0 where their mask is 0, from now on; one float32 array a trainable weight."""
-        for variable, held, mask in zip(self.model.trainable_variables, self._masks, masks, strict=True):
-            held.assign(mask)
-            variable.assign(variable.value * held)
-
-    def epoch(self, learning_rate: float) -> float:
-        """One pass over the shuffled windows; returns the mean loss of its batches."""
-        self._optimizer.learning_rate = learning_rate
-        batches = self._windows.count // self._batch
-        order = self._order.permutation(self._windows.count)[: batches * self._batch]
-        sums = [self._step(self._tf.constant(batch)) for batch in order.reshape(batches, self._batch)]
-        return _mean_of(sums)
-
-    def validate(self) -> float:
-        """The loss over the validation windows."""
-        return self.loss(self._validation)
-
-    def loss(self, windows: Windows) -> float:
-        """The exact mean over all weighted entries of ``windows``, without dropout."""
-        arrays = _arrays(windows)
-        parts = range(0, windows.count, VALIDATION_BATCH)
-        return _mean_of(
-            [self._sums(*(self._tf.constant(a[k : k + VALIDATION_BATCH]) for a in arrays)) for k in parts]
-        )
-
-    def _loss_sums(self, inputs: Any, targets: Any, weights: Any, training: bool = False) -> tuple[Any, Any]:
-        """The weighted sum of the loss and the sum of the weights."""
-        tf = self._tf
-        error = self.model(inputs, training=training) - targets
-        loss = tf.square(error)
-        if self._huber:
-            size = tf.abs(error)
-            loss = tf.where(size <= 1.0, 0.5 * loss, size - 0.5)
-        return tf.reduce_sum(weights * loss), tf.reduce_sum(weights)
-
-    def _train_step(self, batch: Any) -> tuple[Any, Any]:
-        tf, variables = self._tf, self.model.trainable_variables
-        inputs, targets, weights = (tf.gather(array, batch) for array in self._data)
-        with tf.GradientTape() as tape:
-            total, count = self._loss_sums(inputs, targets, weights, training=True)
-            loss = total / count  # make_windows drops windows without a weight
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        for variable, held in zip(variables, self._masks, strict=True):
-            variable.assign(variable.value * held)
-        return total, count
+def prepare_again(graph: Graph, dataset: Dataset, training: TrainConfig) -> Prepared:
+    """What a trained network learns on from; its scaling and its linear predictor stay."""
+    predictor = graph.predictor or LinearPredictor.none(graph.features)
+    return prepare(dataset, training, graph.stream, predictor)
 
 
-def _arrays(windows: Windows) -> tuple[Any, Any, Any]:
-    return windows.inputs, windows.targets, windows.weights
-
-
-def _mean_of(sums: list[Any]) -> float:
-    totals = np.array([[float(total), float(count)] for total, count in sums])
-    return float(totals[:, 0].sum() / totals[:, 1].sum())
-
-
-def optimise(
-    trainer: Trainer,
-    epochs: int,
-    rate: Callable[[int, list[float]], float],
-    patience: int = 0,
-    settled: int = 0,
-    before: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
-) -> History:
-    """Run epochs, stop early, leave the weights of the best validation loss in the model.
-
-    rate: learning rate of an epoch, from its number and the validation losses so far.
-    patience: 0 never stops early.  settled: the first epoch whose weights may be kept.
-    before: called before each epoch.  Raises RuntimeFailure on a loss that is no number.
-    """
-    history: History = {"loss": [], "validation_loss": [], "learning_rate": []}
-    best, best_epoch, kept = math.inf, settled, get_weights(trainer.model)
-    for epoch in range(epochs):
-        if before is not None:
-            before(epoch)
-        learning_rate = rate(epoch, history["validation_loss"])
-        loss = trainer.epoch(learning_rate)
-        validation = trainer.validate()
-        _check_finite(epoch, loss, validation, learning_rate)
-        for series, value in zip(history.values(), (loss, validation, learning_rate), strict=True):
-            series.append(value)
-        if epoch >= settled and validation < best:
-            best, best_epoch, kept = validation, epoch, get_weights(trainer.model)
-        stopping = bool(patience) and epoch - best_epoch >= patience
-        if progress is not None:
-            text = f"loss {loss:.4g} validation {validation:.4g}" + (" stopped early" if stopping else "")
-            progress(epochs if stopping else epoch + 1, epochs, text)
-        if stopping:
-            break
-    set_weights(trainer.model, kept)
-    return history
-
-
-def _check_finite(epoch: int, loss: float, validation: float, learning_rate: float) -> None:
-    if not (math.isfinite(loss) and math.isfinite(validation)):
-        raise RuntimeFailure(
-            f"the training diverged in epoch {epoch + 1}: loss {loss}, validation loss {validation}, "
-            f"learning rate {learning_rate:g}; lower learning_rate, or set clip_norm to 1 or less"
+def check_channels(graph: Graph, dataset: Dataset) -> None:
+    """Raises DataError for a recording of another number of channels."""
+    if len(graph.stream.channels) != dataset.channels:
+        raise DataError(
+            f"model '{graph.name}' was trained on the channels {', '.join(graph.stream.names)}, "
+            f"the dataset has {', '.join(dataset.names)}; give it the recording it was trained on"
         )
 
 

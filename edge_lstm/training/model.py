@@ -23,6 +23,7 @@ from edge_lstm.files import replacing
 from edge_lstm.graph import Dense, Graph, Lstm, Stream, chain
 from edge_lstm.importers.keras_model import DESCRIPTION, FORMAT
 from edge_lstm.optional import require
+from edge_lstm.predictor import LinearPredictor
 from edge_lstm.training.config import TrainConfig
 
 PlainLayer = Lstm | Dense
@@ -83,15 +84,15 @@ def _silent_start() -> Iterator[None]:
         os.close(sink)
 
 
-def build(config: TrainConfig, features: int) -> Any:
-    """A fresh Keras forecaster: inputs (batch, steps, features) -> the next sample at each step, same shape.
+def build(config: TrainConfig, features: int, outputs: int | None = None) -> Any:
+    """A fresh Keras network: inputs (batch, steps, features) -> outputs (None: features) at each step.
 
     Seeds every generator of this process with ``config.seed``.
     """
     keras = load_keras()
     keras.utils.set_random_seed(config.seed)
     stack = [_lstm(f"lstm_{n}", units, config) for n, units in enumerate(config.units, start=1)]
-    return _sequential(features, [*stack, _dense("dense", features)])
+    return _sequential(features, [*stack, _dense("dense", outputs or features)])
 
 
 def from_graph(graph: Graph, config: TrainConfig) -> Any:
@@ -163,10 +164,16 @@ def set_weights(model: Any, weights: Sequence[Any]) -> None:
         variable.assign(np.array(weight))
 
 
-def save(model: Any, stream: Stream, made: Mapping[str, Any], path: Path) -> None:
-    """Write a ``.keras`` file that Keras itself opens, with the stream and ``made`` in a member of its own.
+def save(
+    model: Any,
+    stream: Stream,
+    made: Mapping[str, Any],
+    path: Path,
+    predictor: LinearPredictor | None = None,
+) -> None:
+    """Write a ``.keras`` file that Keras itself opens; a member of its own has what Keras does not know.
 
-    made: plain JSON values.  Raises OutputError; then nothing is written.
+    made: plain JSON values.  predictor: of the Graph.  Raises OutputError; then nothing is written.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -178,15 +185,19 @@ def save(model: Any, stream: Stream, made: Mapping[str, Any], path: Path) -> Non
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(zipfile.ZipInfo(DESCRIPTION), _describe(stream, made))
+            archive.writestr(zipfile.ZipInfo(DESCRIPTION), _describe(stream, made, predictor))
 
 
-def _describe(stream: Stream, made: Mapping[str, Any]) -> str:
+def _describe(stream: Stream, made: Mapping[str, Any], predictor: LinearPredictor | None) -> str:
     channels = [
         {"name": c.name, "unit": c.unit, "center": c.center, "scale": c.scale} for c in stream.channels
     ]
+    beside = None
+    if predictor is not None:
+        beside = {name: getattr(predictor, name).tolist() for name in ("kernel", "bias", "spread")}
     content = {
         "format": FORMAT,
+        "predictor": beside,
         "stream": {"period_s": stream.period_s, "channels": channels},
         "made": dict(made),
     }

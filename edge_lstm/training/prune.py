@@ -5,34 +5,30 @@ Reads a Graph that ``fit`` made and its Dataset; writes a Pruned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset
-from edge_lstm.errors import ConfigError, DataError, ModelError
-from edge_lstm.graph import Dense, Graph, Lstm
+from edge_lstm.errors import ModelError
+from edge_lstm.graph import Graph, Lstm
 from edge_lstm.training.config import PruneConfig, TrainConfig
 from edge_lstm.training.figures import forecast_figures
-from edge_lstm.training.fit import Progress, Trainer, optimise, prepare
-from edge_lstm.training.model import (
-    PlainLayer,
-    from_graph,
-    get_weights,
-    layer_weights,
-    plain_layers,
-    set_weights,
-    to_graph,
+from edge_lstm.training.fit import (
+    FitResult,
+    Task,
+    check_channels,
+    prepare_again,
+    tasks_trainer,
+    training_config,
 )
-
-BLOCK = 4  # neighbouring features
-
-BoolArray = npt.NDArray[np.bool_]
+from edge_lstm.training.model import PlainLayer, from_graph, layer_weights, plain_layers
+from edge_lstm.training.optimise import History, Progress, optimise
+from edge_lstm.training.removal import kept_units, masks, remove_units, sparsity_at
+from edge_lstm.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -100,79 +96,74 @@ def prune(graph: Graph, dataset: Dataset, config: PruneConfig, progress: Progres
     dataset: with the channels it was trained on.  Raises ModelError on a network without training options
     or without a unit to remove, DataError on another dataset, RuntimeFailure where the training diverges.
     """
-    training = _training_config(graph, config)
-    _check_channels(graph, dataset)
+    training = training_config(graph, config.seed)
+    check_channels(graph, dataset)
     if config.method == "units":
         _check_units(graph)
-    prepared = prepare(dataset, training, graph.stream)
-    trainer = Trainer(from_graph(graph, training), training, prepared)
-    loss_before, loss_pruned = trainer.validate(), _loss_pruned(trainer, graph, config)
-    result = _cut_and_tune(trainer, graph, config, progress)
-    report = _report(graph, result, config.method, loss_before, loss_pruned, trainer.validate())
+    prepared = prepare_again(graph, dataset, training)
+    task = Task(graph, prepared.train, prepared.validation, config.seed)
+    [cut] = prune_many([task], config, training, progress)
+    report = _report(graph, cut.graph, config.method, cut.losses)
     figures = {
-        "windows": {"train": trainer.loss(prepared.train), "validation": report.loss_after},
-        "validation": forecast_figures(result, prepared.parts.validation, training.burn_in),
+        "windows": {"train": cut.losses["train"], "validation": report.loss_after},
+        "validation": forecast_figures(cut.graph, prepared.parts.validation, training.burn_in),
     }
     history = {"options": config.to_mapping(), "report": report.to_mapping()}
-    pruned = replace(result, made={**graph.made, "prune": history, "figures": figures})
+    pruned = replace(cut.graph, made={**graph.made, "prune": history, "figures": figures})
     return Pruned(from_graph(pruned, training), pruned, report)
 
 
-def _cut_and_tune(trainer: Trainer, graph: Graph, config: PruneConfig, progress: Progress | None) -> Graph:
-    """Remove weights step by step while training goes on; units leave the matrices at the end."""
+def prune_many(
+    tasks: Sequence[Task], config: PruneConfig, training: TrainConfig, progress: Progress | None = None
+) -> list[FitResult]:
+    """Prune networks of one shape side by side and train them on; see ``fit_many``.
 
-    def current() -> Graph:
-        return to_graph(trainer.model, graph.name, graph.stream, graph.made)
+    Losses of a result: before, pruned (the same cut at once, without training), train and validation.
+    """
+    trainer = tasks_trainer(tasks, training)
+    before, pruned = trainer.validate(), _losses_pruned(trainer, config)
+    histories = _cut_and_tune(trainer, config, progress)
+    graphs = [trainer.graph(network) for network in range(trainer.count)]
+    if config.method == "units":
+        # what the masks removed has no importance, so it is what goes here: the outputs stay the same
+        graphs = [remove_units(graph, kept_units(graph, config.sparsity)) for graph in graphs]
+    losses = zip(before, pruned, trainer.loss(trainer.train), trainer.validate(), strict=True)
+    names = ("before", "pruned", "train", "validation")
+    return [
+        FitResult(graph, history, dict(zip(names, map(float, found), strict=True)))
+        for graph, history, found in zip(graphs, histories, losses, strict=True)
+    ]
 
+
+def _masks_of_all(trainer: Trainer, method: str, sparsity: float) -> list[list[FloatArray]]:
+    return [masks(trainer.graph(network), method, sparsity) for network in range(trainer.count)]
+
+
+def _cut_and_tune(trainer: Trainer, config: PruneConfig, progress: Progress | None) -> list[History]:
+    """Remove weights step by step while training goes on."""
     steps = config.steps if config.schedule == "polynomial" and config.epochs else 1
 
     def cut(epoch: int) -> None:
         if epoch < steps:
             sparsity = sparsity_at(epoch, steps, config.sparsity)
-            trainer.set_masks(masks(current(), config.method, sparsity))
+            trainer.set_masks(_masks_of_all(trainer, config.method, sparsity))
 
-    if config.epochs:
-        optimise(
-            trainer, config.epochs, lambda *_: config.learning_rate,
-            settled=steps - 1, before=cut, progress=progress,
-        )  # fmt: skip
-    else:
+    if not config.epochs:
         cut(0)
-    if config.method == "units":
-        # what the masks removed has no importance, so it is what goes here: the outputs stay the same
-        return remove_units(current(), kept_units(current(), config.sparsity))
-    return current()
+    return optimise(
+        trainer, config.epochs, lambda *_: config.learning_rate,
+        settled=steps - 1, before=cut, progress=progress,
+    )  # fmt: skip
 
 
-def _loss_pruned(trainer: Trainer, graph: Graph, config: PruneConfig) -> float:
-    """Validation loss of the whole cut at once; leaves the trainer's weights as they were."""
-    weights = get_weights(trainer.model)
-    cut = masks(graph, config.method, config.sparsity)
-    set_weights(trainer.model, [weight * mask for weight, mask in zip(weights, cut, strict=True)])
-    loss = trainer.validate()
-    set_weights(trainer.model, weights)
-    return loss
-
-
-def _training_config(graph: Graph, config: PruneConfig) -> TrainConfig:
-    if "train" not in graph.made:
-        raise ModelError(
-            f"model '{graph.name}': it carries no training options, so it cannot be trained on; "
-            "prune a .keras file that this toolkit trained"
-        )
-    try:
-        training = TrainConfig.from_mapping(graph.made["train"], f"model '{graph.name}'")
-    except ConfigError as error:
-        raise ModelError(f"{error}; train it again with this version") from error
-    return replace(training, seed=config.seed)
-
-
-def _check_channels(graph: Graph, dataset: Dataset) -> None:
-    if len(graph.stream.channels) != dataset.channels:
-        raise DataError(
-            f"model '{graph.name}' was trained on the channels {', '.join(graph.stream.names)}, "
-            f"the dataset has {', '.join(dataset.names)}; give it the recording it was trained on"
-        )
+def _losses_pruned(trainer: Trainer, config: PruneConfig) -> FloatArray:
+    """Validation losses of the whole cut at once; leaves the trainer's weights as they were."""
+    weights = trainer.weights
+    kept = zip(*_masks_of_all(trainer, config.method, config.sparsity), strict=True)
+    trainer.weights = [w * np.stack(mask) for w, mask in zip(weights, kept, strict=True)]
+    losses = trainer.validate()
+    trainer.weights = weights
+    return losses
 
 
 def _check_units(graph: Graph) -> None:
@@ -184,140 +175,11 @@ def _check_units(graph: Graph) -> None:
         )
 
 
-def sparsity_at(step: int, steps: int, final: float) -> float:
-    """Sparsity of a step counted from 0, along ``1 - (1 - t)**3``; the last step has the final one."""
-    return final * (1.0 - (1.0 - (step + 1) / steps) ** 3)
-
-
-def masks(graph: Graph, method: str, sparsity: float) -> list[FloatArray]:
-    """1 for weights that stay and 0 for those that go, one array a trainable weight, Keras' shapes.
-
-    A weight that is 0 already stays 0, so a network can be pruned twice by different methods.
-    Biases stay, except those of removed units.
-    """
-    weights = [(layer, array) for layer in plain_layers(graph) for array in layer_weights(layer)]
-    if method == "units":
-        kept = _unit_masks(graph, kept_units(graph, sparsity))
-    else:
-        kept = [_kept(layer, array, method, sparsity) for layer, array in weights]
-    return [
-        (stays & (array != 0) if array.ndim == 2 else stays).astype(np.float32)
-        for (_, array), stays in zip(weights, kept, strict=True)
-    ]
-
-
-def _kept(layer: PlainLayer, array: FloatArray, method: str, sparsity: float) -> BoolArray:
-    if array.ndim != 2:
-        return np.ones(array.shape, dtype=np.bool_)
-    if method == "element":
-        return element_mask(array, sparsity)
-    return block_mask(array, sparsity, 4 if isinstance(layer, Lstm) else 1)
-
-
-def element_mask(weights: FloatArray, sparsity: float) -> BoolArray:
-    """False for the ``round(sparsity * size)`` weights of least magnitude, the first ones among equals."""
-    kept = np.ones(weights.size, dtype=np.bool_)
-    order = np.argsort(np.abs(weights), axis=None, kind="stable")
-    kept[order[: round(sparsity * weights.size)]] = False
-    return kept.reshape(weights.shape)
-
-
-def block_mask(weights: FloatArray, sparsity: float, gates: int = 1) -> BoolArray:
-    """False for whole blocks of 4 consecutive features of a unit in all its gates.
-
-    weights: (features, gates * units), gate by gate.  Where features is no multiple of 4 the last block of a
-    unit is shorter.  Blocks go in the order of their mean square, until the share of weights is as near
-    ``sparsity`` as whole blocks get.
-    """
-    features, units = len(weights), weights.shape[1] // gates
-    starts = np.arange(0, features, BLOCK)
-    lengths = np.minimum(BLOCK, features - starts)
-    squares = np.square(weights, dtype=np.float64).reshape(features, gates, units).sum(axis=1)
-    mean_square = np.add.reduceat(squares, starts, axis=0) / lengths[:, None]
-    order = np.argsort(mean_square, axis=None, kind="stable")
-    removed = np.cumsum(np.repeat(gates * lengths, units)[order])
-    count = int(np.argmin(np.abs(np.concatenate(([0], removed)) - sparsity * weights.size)))
-    kept = np.ones(len(order), dtype=np.bool_)
-    kept[order[:count]] = False
-    mask: BoolArray = np.tile(np.repeat(kept.reshape(len(starts), units), lengths, axis=0), gates)
-    return mask
-
-
-def unit_importance(layer: Lstm, after: PlainLayer) -> FloatArray:
-    """(units,): what enters a unit's cell times what leaves the unit, both as sums of squares.
-
-    Into the cell goes only gate g (kernel, recurrent kernel, bias); out go the unit's rows of the recurrent
-    kernel and of the next layer.  0 where either is 0: then the unit's output is 0, or read by nobody.
-    """
-    g = slice(2 * layer.units, 3 * layer.units)
-    incoming = _energy(layer.kernel[:, g], 0) + _energy(layer.recurrent_kernel[:, g], 0)
-    incoming = incoming + np.square(layer.bias[g], dtype=np.float64)
-    outgoing: FloatArray = _energy(layer.recurrent_kernel, 1) + _energy(after.kernel, 1)
-    return incoming * outgoing
-
-
-def _energy(weights: FloatArray, axis: int) -> FloatArray:
-    energy: FloatArray = np.square(weights, dtype=np.float64).sum(axis=axis)
-    return energy
-
-
-def kept_units(graph: Graph, sparsity: float) -> list[BoolArray | None]:
-    """Bool (units,) for each LSTM layer, None for others; ``round(sparsity * units)`` go, one stays."""
-    kept: list[BoolArray | None] = []
-    for layer, after in pairwise(plain_layers(graph)):
-        if isinstance(layer, Dense):
-            kept.append(None)
-            continue
-        stays = np.ones(layer.units, dtype=np.bool_)
-        gone = min(round(sparsity * layer.units), layer.units - 1)
-        stays[np.argsort(unit_importance(layer, after), kind="stable")[:gone]] = False
-        kept.append(stays)
-    return [*kept, None]
-
-
-def _unit_masks(graph: Graph, kept: Sequence[BoolArray | None]) -> list[BoolArray]:
-    """False for every weight of a unit that goes and for every weight that reads it."""
-    result: list[BoolArray] = []
-    inputs: BoolArray = np.ones(graph.features, dtype=np.bool_)
-    for layer, stays in zip(plain_layers(graph), kept, strict=True):
-        outputs = np.ones(layer.outputs, dtype=np.bool_) if stays is None else stays
-        columns = np.tile(outputs, 4) if isinstance(layer, Lstm) else outputs
-        result.append(np.logical_and.outer(inputs, columns))
-        if isinstance(layer, Lstm):
-            result.append(np.logical_and.outer(outputs, columns))
-        result.append(columns)
-        inputs = outputs
-    return result
-
-
-def remove_units(graph: Graph, kept: Sequence[BoolArray | None]) -> Graph:
-    """The network without the units whose entry is False: their columns, rows and readers are cut out."""
-    layers: list[PlainLayer] = []
-    inputs: BoolArray = np.ones(graph.features, dtype=np.bool_)
-    for layer, stays in zip(plain_layers(graph), kept, strict=True):
-        kernel = layer.kernel[inputs]
-        outputs = np.ones(layer.outputs, dtype=np.bool_) if stays is None else stays
-        if isinstance(layer, Lstm):
-            columns = np.tile(outputs, 4)
-            recurrent = layer.recurrent_kernel[outputs][:, columns]
-            layers.append(
-                replace(
-                    layer, kernel=kernel[:, columns], recurrent_kernel=recurrent, bias=layer.bias[columns]
-                )
-            )
-        else:
-            layers.append(replace(layer, kernel=kernel))
-        inputs = outputs
-    return replace(graph, layers=tuple(layers))
-
-
-def _report(
-    before: Graph, after: Graph, method: str, loss_before: float, loss_pruned: float, loss_after: float
-) -> PruneReport:
+def _report(before: Graph, after: Graph, method: str, losses: Mapping[str, float]) -> PruneReport:
     olds, news = plain_layers(before), plain_layers(after)
     rows = [_compare(old.name, [old], [new]) for old, new in zip(olds, news, strict=True)]
     total = _compare("total", olds, news)
-    return PruneReport(method, tuple(rows), total, loss_before, loss_pruned, loss_after)
+    return PruneReport(method, tuple(rows), total, losses["before"], losses["pruned"], losses["validation"])
 
 
 def _compare(name: str, before: Sequence[PlainLayer], after: Sequence[PlainLayer]) -> PrunedLayer:

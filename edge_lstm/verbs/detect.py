@@ -150,7 +150,7 @@ def _push(
             float(part.score[index]),
             int(part.alarm[index]),
             float(part.threshold[index]),
-            part.smoothed[index],
+            part.contributions[index],
             rows.present[row],
             rows.dataset.stamp(row) or None,
         )

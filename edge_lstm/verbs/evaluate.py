@@ -9,25 +9,22 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.arrays import FloatArray
-from edge_lstm.detection import fixed, floating
-from edge_lstm.detection.fit import DetectorConfig, fit_detector
-from edge_lstm.errors import ModelError
-from edge_lstm.evaluation.baselines import run_baselines
-from edge_lstm.evaluation.forecast import ForecastMetrics, expected_rows, forecast_metrics
+from edge_lstm.detection import floating
+from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.linear import Rows as LearningRows
+from edge_lstm.errors import DataError
+from edge_lstm.evaluation.baselines import default_baselines, run_baseline
+from edge_lstm.evaluation.forecast import ForecastMetrics, forecast_metrics
 from edge_lstm.evaluation.metrics import Metrics, evaluate_stream, verdict
 from edge_lstm.evaluation.period import period
-from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.graph import Graph
 from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.predictor import LinearPredictor
 from edge_lstm.qgraph import QGraph
+from edge_lstm.verbs.detectors import float_detection, int8_detection, linear_detection
 from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
-    codes_of,
-    float_detection,
-    float_forecasts,
-    int8_forecasts,
-    join,
     network_rows,
     read_graph,
     read_stream,
@@ -35,6 +32,7 @@ from edge_lstm.verbs.streams import (
 )
 
 INT8, FLOAT = "LSTM int8", "LSTM float"
+LINEAR = "linear part alone"  # the detector without its network
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,35 +99,40 @@ def _judge(
     return Method(detection, expected, forecast, alarms)
 
 
-def _lstm(rows: Rows, detection: floating.FloatDetection, forecasts: FloatArray) -> Method:
-    expected, known = expected_rows(forecasts, rows.present)
+def int8_method(qgraph: QGraph, rows: Rows) -> Method:
+    """The int8 model with its own detector."""
+    detection, expected, known = int8_detection(qgraph, rows)
     return _judge(rows, detection, np.where(known, expected, np.nan), known)
 
 
-def int8_method(qgraph: QGraph, rows: Rows) -> Method:
-    """The int8 model with its own detector."""
-    if qgraph.detector is None:
-        raise ModelError(f"model '{qgraph.name}' carries no detector; quantize it with --data")
-    codes = codes_of(qgraph, rows)
-    with NumpyExecutor(qgraph) as executor:
-        forecasts = int8_forecasts(executor, codes, rows)
-    parts = [
-        fixed.detect(
-            qgraph.detector,
-            codes[part].astype(np.int64),
-            forecasts[part].astype(np.int64),
-            rows.present[part],
-        )[0]
-        for part in rows.segments
-    ]
-    return _lstm(rows, floating.from_fixed(join(parts)), qgraph.output.decode(forecasts))
-
-
 def float_method(graph: Graph, rows: Rows, config: DetectorConfig) -> Method:
-    """The float model with a detector fitted in the same way on its own residuals."""
-    forecasts = float_forecasts(graph, rows)
-    detector = fit_detector(rows.x, forecasts, rows.present, rows.learn, config)
-    return _lstm(rows, float_detection(detector, forecasts, rows), forecasts)
+    """The float model with a detector fitted in the same way on its own errors."""
+    detection, expected, known = float_detection(graph, rows, config)
+    return _judge(rows, detection, np.where(known, expected, np.nan), known)
+
+
+def linear_method(predictor: LinearPredictor, rows: Rows, config: DetectorConfig) -> Method:
+    """The float detector of a network that adds nothing: what the LSTM is worth shows beside it."""
+    detection, expected, known = linear_detection(predictor, rows, config)
+    return _judge(rows, detection, np.where(known, expected, np.nan), known)
+
+
+def baseline_methods(rows: Rows, config: DetectorConfig, notes: list[str] | None = None) -> dict[str, Method]:
+    """The simple methods; one that cannot learn from the recording is left out and told in ``notes``."""
+    methods = {}
+    stream = rows.x, rows.present, rows.gap, rows.learn
+    for baseline in default_baselines(LearningRows.of(*stream)[0]):
+        try:
+            result = run_baseline(baseline, *stream, config)
+        except DataError as error:
+            if notes is not None:
+                notes.append(f"{baseline.name} is left out: {error}")
+            continue
+        counted = np.zeros_like(rows.present)
+        if result.expected is not None:
+            counted = np.isfinite(result.expected)
+        methods[result.name] = _judge(rows, result.detection, result.expected, counted)
+    return methods
 
 
 def evaluate_rows(
@@ -139,12 +142,10 @@ def evaluate_rows(
     methods = {INT8: int8_method(qgraph, rows)}
     if graph is not None:
         methods[FLOAT] = float_method(graph, rows, config)
-    for result in run_baselines(rows.x, rows.present, rows.gap, rows.learn, config):
-        counted = np.zeros_like(rows.present)
-        if result.expected is not None:
-            counted = np.isfinite(result.expected)
-        methods[result.name] = _judge(rows, result.detection, result.expected, counted)
+        if graph.predictor is not None:
+            methods[LINEAR] = linear_method(graph.predictor, rows, config)
     notes = list(rows.dataset.notes)
+    methods |= baseline_methods(rows, config, notes)
     if rows.dataset.label is None:
         notes.append("no label column: alarms cannot be judged, only the forecast")
     return Evaluation(qgraph.name, rows, methods, _verdict(methods), tuple(notes))

@@ -95,7 +95,7 @@ def _samples(model: Path, data: Path, on: str, options: StreamOptions, start: fl
                 part = executor.detect(raw[row : row + 1])
                 saturated += executor.scaling.saturated(raw[row])
                 found = floating.from_fixed(part)
-                squares = (found.smoothed[0] ** 2).tolist()
+                squares = found.contributions[0].tolist()
                 present, values = rows.present[row].tolist(), dataset.values[row].tolist()
                 yield Sample(
                     row,

@@ -39,5 +39,5 @@ def prune(
     graph = read_graph(model)
     dataset = read_stream(Path(data), options or StreamOptions(), graph.stream)
     pruned = prune_graph(graph, dataset, config or PruneConfig(), progress)
-    save(pruned.model, pruned.graph.stream, pruned.graph.made, Path(out))
+    save(pruned.model, pruned.graph.stream, pruned.graph.made, Path(out), pruned.graph.predictor)
     return PruneResult(str(out), pruned, dataset.notes)

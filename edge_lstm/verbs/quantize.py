@@ -10,22 +10,20 @@ import numpy as np
 
 from edge_lstm import __version__
 from edge_lstm.datasets.resolution import state_resolution, with_resolution
-from edge_lstm.detection.fit import DetectorConfig, fit_detector, quantize_detector
+from edge_lstm.detection.fit import DetectorConfig
 from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import DataError
 from edge_lstm.evaluation.quantization import QuantizationFigures, compare
-from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.files import write_bytes
 from edge_lstm.graph import Graph
 from edge_lstm.qgraph import QGraph
 from edge_lstm.quantizer import QuantizeConfig
 from edge_lstm.quantizer import quantize as quantize_graph
+from edge_lstm.verbs.detectors import with_detector
 from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
     adopt,
-    codes_of,
-    int8_forecasts,
     network_rows,
     read_graph,
     read_stream,
@@ -44,30 +42,18 @@ class Quantized:
     notes: tuple[str, ...]
 
 
-def with_detector(qgraph: QGraph, rows: Rows, config: DetectorConfig) -> QGraph:
-    """Fit the integer detector on the int8 network's own residuals of the rows to learn from."""
-    codes = codes_of(qgraph, rows)
-    with NumpyExecutor(qgraph) as executor:
-        forecasts = qgraph.output.decode(int8_forecasts(executor, codes, rows))
-    half_step = max(qgraph.input.scale, qgraph.output.scale) / 2
-    detector = fit_detector(
-        qgraph.input.decode(codes), forecasts, rows.present, rows.learn, config, floor=half_step
-    )
-    return replace(qgraph, detector=quantize_detector(detector, qgraph.input, qgraph.output))
-
-
 def quantize_rows(
     graph: Graph, rows: Rows, config: QuantizeConfig, detector: DetectorConfig
 ) -> tuple[QGraph, QuantizationFigures]:
     """Quantize a graph that is in memory on the rows to learn from; see ``quantize``."""
-    graph = replace(graph, stream=with_resolution(graph.stream, rows.dataset.values))
+    graph = replace(graph, stream=with_resolution(graph.stream, rows.dataset.values[~rows.test]))
     calibration = rows.x[rows.learn & rows.present.any(axis=1)]
     if len(calibration) < 2:
         raise DataError("calibration: no normal rows before the test part; check the label column")
     qgraph = quantize_graph(graph, calibration, config)
     figures = compare(graph, qgraph, calibration)
     if graph.outputs == graph.features and not graph.window and qgraph.input.bits == 8:
-        qgraph = with_detector(qgraph, rows, detector)
+        qgraph = with_detector(qgraph, graph.predictor, rows, detector)
     made = {
         **graph.made,
         "quantize": asdict(config),
@@ -92,7 +78,7 @@ def quantize(
     Writes a .tflite.  The detector is fitted on the integer network's residuals of the same rows.  A network
     that takes windows or forecasts other channels than it reads gets none.
     resolution: NAME=STEP or NAME=STEP@ZERO, what the sensor's raw integers stand for; of other channels it is
-    found in the recording.
+    found in the rows before the test part.
     """
     graph = read_graph(model)
     dataset = read_stream(data, options or StreamOptions(), graph.stream)

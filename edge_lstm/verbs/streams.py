@@ -22,11 +22,12 @@ from edge_lstm.datasets.resolution import with_resolution
 from edge_lstm.detection import fixed, floating
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.protocol import Executor, hold
+from edge_lstm.fixedpoint import IntArray
 from edge_lstm.graph import Graph, Stream
 from edge_lstm.importers.any_model import read_float
 from edge_lstm.qgraph import CodeArray, QGraph
 from edge_lstm.reference import floating as real_network
-from edge_lstm.scaling import scaling_of
+from edge_lstm.scaling import QScaling, scaling_of
 from edge_lstm.training.config import TrainConfig
 
 D = TypeVar("D", fixed.Detection, floating.FloatDetection)
@@ -146,17 +147,24 @@ def counts_of(stream: Stream, values: FloatArray) -> npt.NDArray[np.int32]:
     return np.where(np.isnan(counts), fixed.MISSING, np.nan_to_num(counts)).astype(np.int32)
 
 
-def codes_of(qgraph: QGraph, rows: Rows) -> CodeArray:
-    """The recording as the network's input codes, scaled as on the device, missing values held.
-
-    A channel that states no resolution has that of the recording.
-    """
-    stream = with_resolution(qgraph.stream, rows.dataset.values)
-    scaling = scaling_of(stream, qgraph.input)
+def scaling_for(qgraph: QGraph, rows: Rows) -> QScaling:
+    """How raw integers become codes; a channel that states no resolution has that of the recording."""
+    scaling = scaling_of(with_resolution(qgraph.stream, rows.dataset.values), qgraph.input)
     assert scaling is not None
-    codes = scaling.codes(counts_of(stream, rows.dataset.values))
-    start = np.full(codes.shape[1], qgraph.input.zero_point, dtype=codes.dtype)
-    return np.concatenate([hold(codes[part], rows.present[part], start) for part in rows.segments])
+    return scaling
+
+
+def fine_of(scaling: QScaling, rows: Rows) -> IntArray:
+    """The recording as fine codes (steps, channels), scaled as on the device, missing values held."""
+    fine = scaling.fine(counts_of(Stream(scaling.channels), rows.dataset.values))
+    start = np.full(fine.shape[1], scaling.start)
+    return np.concatenate([hold(fine[part], rows.present[part], start) for part in rows.segments])
+
+
+def codes_of(qgraph: QGraph, rows: Rows) -> CodeArray:
+    """The recording as the network's input codes, scaled as on the device, missing values held."""
+    scaling = scaling_for(qgraph, rows)
+    return scaling.narrow(fine_of(scaling, rows))
 
 
 def int8_forecasts(executor: Executor, codes: CodeArray, rows: Rows) -> CodeArray:
@@ -173,15 +181,3 @@ def join(parts: Sequence[D]) -> D:
     """Detections of consecutive parts of a stream as one."""
     kind = type(parts[0])
     return kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind)))
-
-
-def float_detection(
-    detector: floating.Detector, forecasts: FloatArray, rows: Rows
-) -> floating.FloatDetection:
-    """The real-valued detector over the recording, reset at gaps."""
-    return join(
-        [
-            floating.detect(detector, rows.x[part], forecasts[part], rows.present[part])
-            for part in rows.segments
-        ]
-    )

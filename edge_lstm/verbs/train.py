@@ -47,5 +47,5 @@ def train(
     check_output(Path(out))
     dataset = read_stream(Path(data), options or StreamOptions())
     trained = fit(dataset, config or TrainConfig(), progress, identifier(Path(out).stem))
-    save(trained.model, trained.stream, trained.graph.made, Path(out))
+    save(trained.model, trained.stream, trained.graph.made, Path(out), trained.graph.predictor)
     return TrainResult(str(out), trained, dataset.notes)

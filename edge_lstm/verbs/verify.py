@@ -187,8 +187,13 @@ def raw_stream(scaling: QScaling, codes: CodeArray, seed: int) -> npt.NDArray[np
 
 
 def _detection_columns(detection: fixed.Detection) -> npt.NDArray[np.int64]:
-    columns = [detection.score, detection.alarm.astype(np.int64), detection.threshold, *detection.smoothed.T]
-    return np.stack(columns, axis=1)
+    columns = [
+        detection.score,
+        detection.alarm.astype(np.int64),
+        detection.threshold,
+        *detection.contributions.T,
+    ]
+    return np.stack(columns, axis=1).astype(np.int64)
 
 
 def verification_stream(qgraph: QGraph, steps: int, seed: int) -> CodeArray:

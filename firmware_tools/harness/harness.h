@@ -48,7 +48,7 @@
         (void)state;                                                                                           \
     }
 
-/* raw: integers of the sensors.  rows: score, alarm, threshold and the smoothed residuals of each row. */
+/* raw: integers of the sensors.  rows: score, alarm, threshold and the contributions of each row. */
 #define HARNESS_DETECTOR(name, NAME)                                                                           \
     void name##_harness_detect(name##_state_t *state, const int32_t *raw, int32_t *rows, uint32_t steps);      \
     void name##_harness_detect(name##_state_t *state, const int32_t *raw, int32_t *rows, uint32_t steps)       \
@@ -57,7 +57,7 @@
             rows[1] = name##_detect(state, raw, &rows[0]);                                                     \
             rows[2] = name##_threshold(state);                                                                 \
             for (uint32_t channel = 0; channel < NAME##_FEATURES; channel++) {                                 \
-                rows[3u + channel] = state->smoothed[channel];                                                 \
+                rows[3u + channel] = name##_contribution(state, (uint8_t)channel);                             \
             }                                                                                                  \
             raw += NAME##_FEATURES;                                                                            \
             rows += 3 + NAME##_FEATURES;                                                                       \

@@ -266,8 +266,9 @@ static uint16_t detect(const uint8_t *payload, uint16_t count, uint8_t *at)
         at = put(at, (uint32_t)score, 4);
         at = put(at, alarm, 1);
         at = put(at, (uint32_t)MODEL_THRESHOLD(&kept.state), 4);
-        memcpy(at, kept.state.smoothed, 4 * MODEL_FEATURES);
-        at += 4 * MODEL_FEATURES;
+        for (uint8_t channel = 0; channel < MODEL_FEATURES; channel++) {
+            at = put(at, (uint32_t)MODEL_CONTRIBUTION(&kept.state, channel), 4);
+        }
     }
     return (uint16_t)(at - first);
 }
