@@ -12,10 +12,10 @@ from scipy import signal, stats
 
 from edge_lstm.detection.fixed import MISSING
 from edge_lstm.errors import ConfigError, DataError
-from edge_lstm.features import bands, history, moments
-from edge_lstm.features.bands import BandState, QBand, design_band, filter_band, is_stable
-from edge_lstm.features.config import ChannelFeatures, Feature, FeatureConfig
-from edge_lstm.features.fixed import extract, quantize_features
+from edge_lstm.extraction import bands, history, moments
+from edge_lstm.extraction.bands import BandState, QBand, design_band, filter_band, is_stable
+from edge_lstm.extraction.config import ChannelFeatures, Feature, FeatureConfig
+from edge_lstm.extraction.fixed import extract, quantize_features
 
 IntArray = npt.NDArray[np.int64]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from edge_lstm.detection.fixed import MISSING
 from edge_lstm.emit.c_features import emit_features
-from edge_lstm.features.config import HISTORY, MOMENTS, FeatureConfig
-from edge_lstm.features.fixed import extract, quantize_features
+from edge_lstm.extraction.config import HISTORY, MOMENTS, FeatureConfig
+from edge_lstm.extraction.fixed import extract, quantize_features
 from test_c_code import need, run
 
 SAMPLES = 160

@@ -14,8 +14,8 @@ import pytest
 
 from edge_lstm.detection.fixed import MISSING
 from edge_lstm.emit.c_features import emit_features
-from edge_lstm.features.config import HISTORY, MOMENTS, FeatureConfig
-from edge_lstm.features.fixed import QFeatures, extract, quantize_features
+from edge_lstm.extraction.config import HISTORY, MOMENTS, FeatureConfig
+from edge_lstm.extraction.fixed import QFeatures, extract, quantize_features
 from firmware_tools.build import Sources, build_core, build_host
 from firmware_tools.cores import core_named
 from firmware_tools.elf import read_image

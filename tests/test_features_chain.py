@@ -10,8 +10,8 @@ import numpy as np
 from edge_lstm.detection.fixed import MISSING
 from edge_lstm.emit.c_features import emit_features
 from edge_lstm.executors.numpy_executor import NumpyExecutor
-from edge_lstm.features.config import FeatureConfig
-from edge_lstm.features.fixed import extract, quantize_features
+from edge_lstm.extraction.config import FeatureConfig
+from edge_lstm.extraction.fixed import extract, quantize_features
 from edge_lstm.graph import Stream
 from random_models import c_files, random_qgraph
 from test_c_code import SANITIZE, need, run

@@ -19,8 +19,8 @@ from edge_lstm.datasets.csv_file import read_csv
 from edge_lstm.datasets.policies import Policy
 from edge_lstm.datasets.resolution import with_resolution
 from edge_lstm.detection.fixed import MISSING
-from edge_lstm.features.config import FeatureConfig
-from edge_lstm.features.fixed import quantize_features
+from edge_lstm.extraction.config import FeatureConfig
+from edge_lstm.extraction.fixed import quantize_features
 from edge_lstm.graph import Channel, Stream
 from edge_lstm.verbs.features import features
 from edge_lstm.verbs.streams import counts_of

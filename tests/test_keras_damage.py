@@ -113,7 +113,7 @@ DAMAGED: dict[str, tuple[dict[str, Edit | None], str]] = {
         {DESCRIPTION: lambda _: b"{}"},
         "edge_lstm.json is damaged; train or save the model again",
     ),
-    "newer": (described(lambda d: d.update(format=2)), "has format 2, this version reads 1; update"),
+    "newer": (described(lambda d: d.update(format=3)), "has format 3, this version reads 2; update"),
     "scale 0": (described(lambda d: d["stream"]["channels"][0].update(scale=0)), "a scale above 0"),
     "period": (
         described(lambda d: d["stream"].update(period_s=-1)),
@@ -121,7 +121,7 @@ DAMAGED: dict[str, tuple[dict[str, Edit | None], str]] = {
     ),
     "channels": (
         described(lambda d: d["stream"]["channels"].pop()),
-        "takes 2 features, but the stream of its edge_lstm.json has 1 channels; save the model again",
+        "takes 2 features, but its edge_lstm.json describes 1",
     ),
 }
 

@@ -20,7 +20,7 @@ ORDER = [
     {"fixedpoint"},
     {"softmax"},
     {"datasets", "detection"},
-    {"features"},
+    {"extraction"},
     {"operators"},
     {"lstm_operators", "placing_operators", "scaling"},
     {"qgraph"},

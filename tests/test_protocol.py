@@ -262,7 +262,6 @@ def test_a_device_that_started_again_knows_no_session(program: Path) -> None:
         (Command.RESTORE, b"123"),
         (Command.RESTORE, restore_request(1 << 31, b"1")),
         (Command.RESTORE, restore_request(0xFFFFFFFF, b"12")),
-        (Command.RESTORE, restore_request(30, bytes(44))),  # of a state of 64 bytes
         (77, b""),
         (0, b""),
     ],
@@ -273,6 +272,13 @@ def test_a_request_that_cannot_be_performed_changes_nothing(
     refusal = device.refusal(command, 0, payload)
     assert (refusal.reason, refusal.next) == (Reason.BAD_COMMAND, 0)
     assert device.ask(Command.ECHO, 0, b"x").payload == b"x"
+
+
+def test_a_part_of_the_state_that_ends_behind_it_is_not_restored(device: Device) -> None:
+    hello = read_hello(device.ask(Command.HELLO, 0, b"\0").payload)
+    assert hello is not None
+    refusal = device.refusal(Command.RESTORE, 0, restore_request(hello.state_bytes - 43, bytes(44)))
+    assert (refusal.reason, refusal.next) == (Reason.BAD_COMMAND, 0)
 
 
 def test_no_damaged_frame_is_performed(device: Device) -> None:

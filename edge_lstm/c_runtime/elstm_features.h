@@ -2,7 +2,7 @@
  *
  * Fast channels bring int16 samples, of which none is missing; where samples were lost, reset the stage.
  * Slow channels bring int32 values, ELSTM_MISSING where a sample brings none.
- * Mirrors edge_lstm/features: the same integers, row by row.  No heap, no float.
+ * Mirrors edge_lstm/extraction: the same integers, row by row.  No heap, no float.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

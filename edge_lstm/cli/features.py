@@ -32,7 +32,7 @@ def command(
 
     The rows are what train, quantize and verify take; the C computes the same rows from the same samples.
     """
-    from edge_lstm.features.config import FeatureConfig
+    from edge_lstm.extraction.config import FeatureConfig
     from edge_lstm.verbs.features import features
 
     stage = FeatureConfig.from_mapping(read_toml(config), str(config))

@@ -13,9 +13,9 @@ import jinja2
 from edge_lstm import __version__
 from edge_lstm.emit.c_code import runtime_text
 from edge_lstm.emit.c_tables import one_line
-from edge_lstm.features.bands import QBand
-from edge_lstm.features.config import ChannelFeatures
-from edge_lstm.features.fixed import QFeatures, rows_back
+from edge_lstm.extraction.bands import QBand
+from edge_lstm.extraction.config import ChannelFeatures
+from edge_lstm.extraction.fixed import QFeatures, rows_back
 from edge_lstm.naming import identifier
 
 RUNTIME = ("elstm.h", "elstm_features.h", "elstm_features.c", "elstm_features_rows.h")

@@ -19,8 +19,8 @@ from edge_lstm.datasets.policies import Policy
 from edge_lstm.detection.fixed import INT32_MAX, MISSING
 from edge_lstm.emit.c_features import emit_features
 from edge_lstm.errors import DataError, raise_all
-from edge_lstm.features.config import FeatureConfig
-from edge_lstm.features.fixed import QFeatures, extract, quantize_features
+from edge_lstm.extraction.config import FeatureConfig
+from edge_lstm.extraction.fixed import QFeatures, extract, quantize_features
 from edge_lstm.files import make_folder, write_text
 from edge_lstm.fixedpoint import IntArray
 

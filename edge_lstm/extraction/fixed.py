@@ -13,9 +13,9 @@ import numpy.typing as npt
 from edge_lstm.arrays import frozen
 from edge_lstm.detection.fixed import INT32_MAX, MISSING
 from edge_lstm.errors import ConfigError, DataError, raise_all
-from edge_lstm.features import history, moments
-from edge_lstm.features.bands import OUTPUT_FRACTION, BandState, QBand, design_band, filter_band
-from edge_lstm.features.config import BAND, ChannelFeatures, Feature, FeatureConfig
+from edge_lstm.extraction import history, moments
+from edge_lstm.extraction.bands import OUTPUT_FRACTION, BandState, QBand, design_band, filter_band
+from edge_lstm.extraction.config import BAND, ChannelFeatures, Feature, FeatureConfig
 from edge_lstm.fixedpoint import IntArray
 
 assert OUTPUT_FRACTION == 4  # as that of every moment: columns of one channel have one unit

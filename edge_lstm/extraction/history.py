@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.detection.fixed import INT32_MAX, MISSING
-from edge_lstm.features.moments import square_root
+from edge_lstm.extraction.moments import square_root
 from edge_lstm.fixedpoint import IntArray
 
 DEVIATION_LIMIT = 1 << 24  # of which rolling_std squares more
