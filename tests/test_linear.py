@@ -220,3 +220,12 @@ def test_too_few_rows_are_one_clear_error():
     nothing = replace(stream(known()), normal=np.zeros(3900, dtype=bool))
     with pytest.raises(DataError, match="0 normal rows that follow"):
         fit_predictor(nothing)
+
+
+def test_a_missing_value_behind_a_gap_is_not_held_from_before_it():
+    x = np.array([[5.0], [0.0], [0.0], [7.0], [0.0]])
+    present = np.array([[True], [False], [False], [True], [False]])
+    both = np.hstack([present, np.ones_like(present)])
+    gap = np.array([False, False, True, False, False])
+    rows, _ = linear.Rows.of(np.hstack([x, x + 1]), both, gap, ~gap)
+    assert rows.x[:, 0].tolist() == [5.0, 5.0, 0.0, 7.0, 7.0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.arrays import FloatArray
+from edge_lstm.arrays import FloatArray, hold_since_gap
 from edge_lstm.errors import ConfigError, DataError, raise_all
 
 BoolArray = npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ def make_windows(
     ]  # a gap before a skipped row stays a gap before the next one
     starts = _window_starts(segment, timesteps, stride)
     x, present, usable = x[seen], present[seen], usable[seen]
-    held = _hold(x, present, segment).astype(np.float32)
+    held = hold_since_gap(x, present, np.diff(segment, prepend=segment[:1]) > 0).astype(np.float32)
     steps = starts[:, None] + np.arange(timesteps)
     weights = present[steps + 1] & (usable[steps] & usable[steps + 1])[:, :, None]
     weights[:, :burn_in] = False
@@ -93,14 +93,3 @@ def _window_starts(segment: IndexArray, timesteps: int, stride: int) -> IndexArr
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     starts: IndexArray = np.repeat(first, count) + np.minimum(number * stride, np.repeat(last, count))
     return starts
-
-
-def _hold(x: FloatArray, present: BoolArray, segment: IndexArray) -> FloatArray:
-    """Replace each missing value by the last present one of its channel and segment; 0 before any."""
-    first = np.searchsorted(segment, segment)  # first row of each row's segment
-    rows = np.where(present, np.arange(len(x))[:, None], -1)
-    last = np.maximum.accumulate(rows, axis=0)
-    held: FloatArray = np.where(
-        last >= first[:, None], np.take_along_axis(x, np.maximum(last, 0), axis=0), 0.0
-    )
-    return held

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.arrays import BoolArray, FloatArray
+from edge_lstm.arrays import BoolArray, FloatArray, hold_since_gap
 from edge_lstm.errors import DataError, raise_all
 from edge_lstm.optional import require
 from edge_lstm.predictor import LinearPredictor
@@ -42,7 +42,10 @@ class Rows:
     def of(x: FloatArray, present: BoolArray, gap: BoolArray, normal: BoolArray) -> tuple[Rows, Any]:
         """The rows with data of a stream (steps, channels), and where they stand in it."""
         steps = np.flatnonzero(_checked(x, present, gap, normal).any(axis=1))
-        return Rows(_hold(x, present)[steps], present[steps], _gaps(gap, steps), normal[steps]), steps
+        after = _gaps(gap, steps)
+        return Rows(
+            hold_since_gap(x[steps], present[steps], after), present[steps], after, normal[steps]
+        ), steps
 
     @property
     def segments(self) -> list[slice]:
@@ -62,12 +65,6 @@ def _checked(x: FloatArray, present: BoolArray, gap: BoolArray, normal: BoolArra
         problems.append("x holds NaN or infinity where it is present")
     raise_all(DataError, "stream", problems)
     return present
-
-
-def _hold(x: FloatArray, present: BoolArray) -> FloatArray:
-    last = np.maximum.accumulate(np.where(present, np.arange(len(x))[:, None], -1), axis=0)
-    held: FloatArray = np.where(last < 0, 0.0, np.take_along_axis(np.asarray(x), np.maximum(last, 0), axis=0))
-    return held
 
 
 def _gaps(gap: BoolArray, steps: Any) -> BoolArray:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.arrays import FloatArray
+from edge_lstm.arrays import FloatArray, hold_since_gap
 from edge_lstm.datasets.csv_file import read_csv
 from edge_lstm.datasets.dataset import BoolArray, Dataset
 from edge_lstm.datasets.policies import Policy
@@ -122,9 +122,7 @@ def network_rows(dataset: Dataset, stream: Stream, config: TrainConfig) -> Rows:
     """Scale a recording for a network and mark the rows that may be learnt from."""
     scaled = np.nan_to_num(stream.to_network(dataset.values))
     row = np.arange(dataset.rows)[:, None]
-    first = np.maximum.accumulate(np.where(dataset.gap[:, None], row, 0), axis=0)  # of the row's segment
-    last = np.maximum.accumulate(np.where(dataset.present, row, -1), axis=0)
-    x = np.where(last < first, 0.0, np.take_along_axis(scaled, np.maximum(last, 0), axis=0))
+    x = hold_since_gap(scaled, dataset.present, dataset.gap)
     test = row[:, 0] >= round(dataset.rows * (config.train_fraction + config.validation_fraction))
     fault = np.maximum.accumulate(np.where(dataset.normal, -RECOVERY_ROWS - 1, row[:, 0]))
     recovering = row[:, 0] - fault <= RECOVERY_ROWS

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_lstm
+from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.datasets.suite import Recording, faulty_channels, load, read_suite
 from edge_lstm.detection.fit import DetectorConfig
 from edge_lstm.errors import EdgeLstmError
@@ -213,14 +214,20 @@ def _limited(recordings: Sequence[Recording], limit: int) -> list[Recording]:
 
 
 def item_of(recording: Recording, config: SuiteConfig) -> Item:
-    """Load a recording; its rows before ``train_end`` are cut into training and validation."""
+    """Load a recording and prepare what its networks learn."""
+    dataset, train = _split(recording, config)
+    prepared = prepare(dataset, train)
+    return Item(recording, network_rows(dataset, prepared.stream, train), prepared)
+
+
+def _split(recording: Recording, config: SuiteConfig) -> tuple[Dataset, TrainConfig]:
+    """A recording; its rows before ``train_end`` are cut into training and validation."""
     loaded = load(recording)
     share = int(loaded.train.sum()) / loaded.dataset.rows
     train = replace(
         config.train, train_fraction=TRAINED_SHARE * share, validation_fraction=(1 - TRAINED_SHARE) * share
     )
-    prepared = prepare(loaded.dataset, train)
-    return Item(recording, network_rows(loaded.dataset, prepared.stream, train), prepared)
+    return loaded.dataset, train
 
 
 def _groups(recordings: Sequence[Recording], config: SuiteConfig) -> Iterator[list[Item]]:
@@ -269,14 +276,16 @@ def _fresh(config: TrainConfig, item: Item) -> Graph:
 def _score(job: tuple[SuiteConfig, str, Recording, list[Graph]]) -> tuple[Recording, list[dict[str, Any]]]:
     """The figures of one recording's networks, one a seed."""
     config, method, recording, graphs = job
-    item, quantizer, found = item_of(recording, config), NETWORKS[method], []
+    dataset, train = _split(recording, config)
+    rows = network_rows(dataset, graphs[0].stream, train)
+    quantizer, found = NETWORKS[method], []
     for graph in graphs:
         if quantizer is None:
-            judged = float_method(graph, item.rows, config.detector)
+            judged = float_method(graph, rows, config.detector)
         else:
-            qgraph, _ = quantize_rows(graph, item.rows, quantizer, config.detector)
-            judged = int8_method(qgraph, item.rows)
-        found.append(figures_of(judged, item.rows, recording))
+            qgraph, _ = quantize_rows(graph, rows, quantizer, config.detector)
+            judged = int8_method(qgraph, rows)
+        found.append(figures_of(judged, rows, recording))
     return recording, found
 
 
