@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder with other people's recordings and models is not here")
     return SHARED_DATA
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[str], Path]:
+    """Where a test draws a picture of the README: examples/ where EDGE_LSTM_PICTURES is set, else apart."""
+    folder = ROOT / "examples" if os.environ.get("EDGE_LSTM_PICTURES") else tmp_path
+    return lambda name: folder / name
 
 
 @pytest.fixture(scope="session")
