@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,8 @@ def test_the_c_on_host_and_emulated_m4_equals_numpy_on_200_random_models(
     profile: str, group: list[tuple[QGraph, Int8Array]]
 ) -> None:
     graphs = [qgraph.with_profile(profile) for qgraph, _ in group]
+    if profile != "tflm":  # the detector is the same in every profile, and takes long to compile
+        graphs = [replace(qgraph, detector=None) for qgraph in graphs]
     library = load_library(graphs)
     machine = build_machine(graphs, core_named("cortex-m4"))
     for qgraph, (_, codes) in zip(graphs, group, strict=True):
