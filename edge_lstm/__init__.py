@@ -12,9 +12,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 VERBS = (
-    "dataset", "features", "train", "prune", "finetune", "quantize", "convert", "export", "run", "verify",
-    "bench", "detect", "evaluate", "report", "inspect", "layers", "build", "flash", "boards", "fit",
-    "monitor", "demo",
+    "dataset", "study", "features", "train", "tune", "prune", "finetune", "quantize", "convert", "export",
+    "run", "verify", "bench", "detect", "evaluate", "explain", "report", "inspect", "layers", "build",
+    "flash", "boards", "fit", "fleet", "monitor", "serve", "runs", "demo",
 )  # fmt: skip
 
 __all__ = ["VERBS", "__version__", *VERBS]

@@ -53,6 +53,14 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def check_place(path: Path, option: str = "-o") -> None:
+    """Raises OutputError where a file could not be written for want of its folder: ask before long work."""
+    if not Path(path).parent.is_dir():
+        raise OutputError(
+            f"cannot write {path}: there is no such folder; create it or choose another {option}"
+        )
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents; OutputError where that cannot be done."""
     try:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_lstm.arrays import FloatArray
+from edge_lstm.arrays import BoolArray, FloatArray
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.layer_types import (
     Activation,
@@ -28,7 +28,7 @@ from edge_lstm.layer_types import (
     Row,
     Softmax,
 )
-from edge_lstm.predictor import LinearPredictor
+from edge_lstm.predictor import MAX_AHEAD, LinearPredictor
 
 INPUT = -1  # the source that is the network's input
 
@@ -44,6 +44,7 @@ class Channel:
     """One sensor channel; the network sees ``(real - center) / scale``.
 
     A raw integer of the sensor stands for ``real = zero + resolution * integer``; resolution 0: not stated.
+    context: a command, a set point or a clock: it is read, but neither forecast nor scored.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Channel:
     scale: float = 1.0
     resolution: float = 0.0
     zero: float = 0.0
+    context: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.center) and np.isfinite(self.scale) and self.scale > 0):
@@ -95,6 +97,11 @@ class Stream:
     @property
     def zero(self) -> FloatArray:
         return np.array([channel.zero for channel in self.channels])
+
+    @property
+    def scored(self) -> BoolArray:
+        """Bool (channels,): those that are no context."""
+        return np.array([not channel.context for channel in self.channels])
 
     @property
     def raw(self) -> bool:
@@ -210,7 +217,8 @@ class Graph:
     The last layer writes the network's output.
     window: rows of a window, 0 for a streaming network, which takes one row a step for ever.  A network with
     a layer that gathers a window needs one: each of its runs takes ``window`` rows and starts from reset.
-    predictor: forecasts the next row; the network's outputs are added to it.  None: they are the forecast.
+    predictor: forecasts the rows; the network's outputs are added to it.  None: they are the forecast.
+    ahead: the output after row t is of row t + ahead, 0 .. 16; 0: a reconstruction of the row itself.
     """
 
     name: str
@@ -220,6 +228,7 @@ class Graph:
     sources: tuple[tuple[int, ...], ...] = ()
     window: int = 0
     predictor: LinearPredictor | None = None
+    ahead: int = 1
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -233,6 +242,8 @@ class Graph:
             )
         if self.window < 0:
             problems.append(f"window is {self.window}, expected 0 (streaming) or the rows of a window")
+        if not 0 <= self.ahead <= MAX_AHEAD:
+            problems.append(f"ahead is {self.ahead}, expected 0 .. {MAX_AHEAD}")
         read = {source for reads in self.sources for source in reads}
         unread = [layer.name for index, layer in enumerate(self.layers[:-1]) if index not in read]
         if unread:

@@ -226,6 +226,10 @@ class QGraph:
                 f"the detector has {detector.channels} channels, the network {self.features} inputs and "
                 f"{self.outputs} outputs; a forecaster's detector needs the same number of each"
             )
+        if detector.output_bits != self.output.bits:
+            problems.append(
+                f"the detector takes outputs of {detector.output_bits} bits, they have {self.output.bits}"
+            )
         if detector.output_zero_point != self.output.zero_point:
             problems.append(
                 f"the detector takes {detector.output_zero_point} for the outputs' zero point, "

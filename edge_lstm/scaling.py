@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_lstm.detection.fixed import MISSING
+from edge_lstm.arrays import BoolArray, FloatArray
+from edge_lstm.detection.fixed import INT32_MAX, MISSING
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.fixedpoint import IntArray, quantize_multiplier, rounding_shift, saturate
 from edge_lstm.graph import Channel, Stream
@@ -61,8 +62,12 @@ class QScaling:
 
     def fine(self, raw: npt.ArrayLike) -> IntArray:
         """Fine codes (..., channels), int64 within int16, of raw integers; without meaning where MISSING."""
+        return saturate(self._scaled(raw), 16)
+
+    def _scaled(self, raw: npt.ArrayLike) -> IntArray:
         near = np.clip(np.asarray(raw, dtype=np.int64), self.low, self.high)
-        return saturate((near * self.multiplier + self.bias) >> self.shift, 16)  # |sums| < 2**63
+        scaled: IntArray = (near * self.multiplier + self.bias) >> self.shift  # |sums| < 2**63
+        return scaled
 
     def narrow(self, fine: IntArray) -> CodeArray:
         """The input codes of fine codes."""
@@ -78,9 +83,14 @@ class QScaling:
 
     def saturated(self, raw: npt.ArrayLike) -> int:
         """How many present raw integers lie outside the range of the codes."""
-        rounded = self._rounded(self.fine(raw))
+        return int(self.outside(raw).sum())
+
+    def outside(self, raw: npt.ArrayLike) -> BoolArray:
+        """Which raw integers (..., channels) are present and lie outside the range of the codes."""
+        rounded = self._rounded(self._scaled(raw))
         outside = (rounded < self.input.low) | (rounded > self.input.high)
-        return int((outside & (np.asarray(raw) != MISSING)).sum())
+        present: BoolArray = outside & (np.asarray(raw) != MISSING)
+        return present
 
     def counts(self, codes: CodeArray) -> npt.NDArray[np.int32]:
         """Raw integers near the middle of ``codes`` (..., channels): a stream of codes as sensors give it."""
@@ -91,6 +101,13 @@ class QScaling:
 
     def _rounded(self, fine: IntArray) -> IntArray:
         return rounding_shift(fine, self.fine_bits)
+
+
+def counts_of(stream: Stream, values: FloatArray) -> npt.NDArray[np.int32]:
+    """Real values (rows, channels) as the raw integers that the sensors give; NaN: MISSING."""
+    counts = np.rint((np.asarray(values, dtype=np.float64) - stream.zero) / stream.resolution)
+    counts = np.clip(counts, -INT32_MAX, INT32_MAX)
+    return np.where(np.isnan(counts), MISSING, np.nan_to_num(counts)).astype(np.int32)
 
 
 def scaling_of(stream: Stream, input: Quantization) -> QScaling | None:

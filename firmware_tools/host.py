@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_lstm.emit.c_batch import batches, emit_batch
 from edge_lstm.emit.c_code import runtime_text
-from edge_lstm.errors import RuntimeFailure
+from edge_lstm.errors import DataError, RuntimeFailure
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CodeArray, QGraph
 from firmware_tools.build import (
@@ -60,6 +60,17 @@ class HostExecutor(CExecutor):
 
     def reset_network(self) -> None:
         self._call("reset")
+
+    def save(self) -> bytes:
+        return self._state.tobytes()
+
+    def restore(self, state: bytes) -> None:
+        if len(state) != self._state.size:
+            raise DataError(
+                f"a state of model '{self.qgraph.name}' has {len(state)} bytes, expected {self._state.size}; "
+                "was it saved by another executor?"
+            )
+        self._state[:] = np.frombuffer(state, dtype=np.uint8)
 
     def run_windows(self, codes: CodeArray) -> CodeArray:
         """Run codes (windows, steps, features), each from reset: many streams at a time where it pays."""

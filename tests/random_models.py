@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from edge_lstm.emit.c_code import emit_c
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.streams import mixed_stream
-from edge_lstm.graph import Stream
+from edge_lstm.graph import Dense, Graph, Lstm, Stream
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import CELL_POWERS, Int8Array, QDense, QGraph, QLstm, Quantization
+from edge_lstm.quantizer import QuantizeConfig, quantize
 from edge_lstm.scales import portable_hidden_scale, portable_scale
 from edge_lstm.scaling import QScaling, scaling_of
 from edge_lstm.verbs.verify import raw_stream
@@ -74,9 +76,9 @@ def _dense(
 
 
 def random_detector(
-    rng: np.random.Generator, channels: int, input_zero_point: int, output_zero_point: int
+    rng: np.random.Generator, channels: int, start: int, output_zero_point: int, output_bits: int = 8
 ) -> QDetector:
-    """A detector with every option drawn, but for its threshold."""
+    """A detector with every option drawn, but for its threshold.  start: its fine code of an input of 0."""
     levels, lags = bool(rng.integers(2)), int(rng.choice([0, 0, 1, 3, 16]))
     rows = channels * (1 + levels)
     forms_shift, whitening_shift = int(rng.integers(8, 15)), int(rng.integers(6, 14))
@@ -89,10 +91,11 @@ def random_detector(
         whitening = _matrix(mixed, whitening_shift)
     shift = int(rng.integers(0, 13))
     weight = max(int(2.0**shift * rng.uniform(0.05, 1)), 1)
-    added = int(2.0**shift * rng.uniform(0, 20))
+    added = int(2.0 ** (shift - output_bits + 8) * rng.uniform(0, 20))
+    ahead = (1, 0, 1, 3, 16)[(shift + channels) % 5]
     gains = rng.permutation([256, int(rng.choice([0, 13, 100, 256]))]).tolist()
     return QDetector(
-        start=64 * input_zero_point, lags=lags, forms=forms, forms_shift=forms_shift,
+        start=start, lags=lags, forms=forms, forms_shift=forms_shift,
         residual_weight=rng.integers(weight // 2 + 1, weight + 2, rows),
         output_weight=rng.integers(0, added + 2, channels), output_zero_point=output_zero_point,
         offset=rng.integers(-500 * weight, 500 * weight + 1, rows), shift=shift,
@@ -102,8 +105,27 @@ def random_detector(
         smoothed_gain=gains[0], energy_gain=gains[1],
         base=0, excess=0, gain=int(rng.choice([0, 100, 300])), rate=int(rng.integers(0, 8)),
         clear=int(rng.choice([128, 200, 256])), debounce=int(rng.choice([1, 2, 5])),
-        warmup=max(lags, int(rng.choice([1, 3, 20]))),
+        warmup=max(lags, ahead, int(rng.choice([1, 3, 20]))), ahead=ahead, output_bits=output_bits,
+        **_random_options(np.random.default_rng([weight, shift, rows]), channels, rows),
     )  # fmt: skip
+
+
+def _random_options(rng: np.random.Generator, channels: int, rows: int) -> dict[str, Any]:
+    """What may be off: knees, adaptation, stuck channels, holds; the running mean of the scores."""
+    if rng.random() < 0.3:
+        return {}
+    options: dict[str, Any] = {
+        "hold": int(rng.choice([0, 0, 1, 7])),
+        "cooldown": int(rng.choice([0, 0, 1, 9])),
+    }
+    if rng.random() < 0.4:
+        options["knee"] = rng.integers(1, 8000, rows)
+    if rng.random() < 0.4:
+        options |= {"adapt": int(rng.choice([1, 3, 8, 18])), "adapt_limit": int(rng.choice([0, 700, 3072]))}
+        options["usual"] = rng.integers(0, 4000, rows)
+    if rng.random() < 0.4:
+        options["stuck"] = rng.integers(0, 4, channels)
+    return options | {"depth": int(rng.choice([0, 0, 4, 8, 20]))}
 
 
 def _matrix(values: np.ndarray, shift: int) -> np.ndarray:
@@ -117,7 +139,8 @@ def with_lively_threshold(rng: np.random.Generator, qgraph: QGraph, detector: QD
     scores = NumpyExecutor(qgraph).detect(random_raw(qgraph, 0, 200)).score
     base = int(np.quantile(scores, rng.uniform(0.3, 0.8)))
     excess = int(base * rng.uniform(0, 0.1))
-    return replace(qgraph, detector=replace(detector, base=base, excess=excess))
+    mean = int(base * rng.uniform(0, 1)) if detector.depth else 0
+    return replace(qgraph, detector=replace(detector, base=base - mean, excess=excess, score_mean=mean))
 
 
 def random_qgraph(
@@ -174,8 +197,23 @@ def _draw(
         output = Quantization(portable_scale(rng.uniform(1, 8) / 255), _zero_point(rng))
         built.append(_dense(rng, source, columns, outputs, output))
         source = output
-    made = random_detector(rng, width, first.zero_point, source.zero_point) if detector else None
+    made = random_detector(rng, width, 64 * first.zero_point, source.zero_point) if detector else None
     return QGraph(name, tuple(built), Stream.unnamed(width), detector=made)
+
+
+def random_wide_qgraph(seed: int, profile: str, units: int = 7, features: int = 3) -> QGraph:
+    """A network of 16-bit codes: an LSTM, a head and a detector; it looks 0, 1, 3 or 16 rows ahead."""
+    rng = np.random.default_rng([seed, 16])
+    kernels = [rng.normal(0, 1 / np.sqrt(rows), (rows, 4 * units)) for rows in (features, units)]
+    head = Dense("dense", rng.normal(0, 0.6, (units, features)), rng.normal(0, 0.2, features))
+    lstm = Lstm("lstm", *kernels, rng.normal(0, 0.3, 4 * units))
+    graph = Graph(f"wide_{profile}_{seed}", (lstm, head), Stream.unnamed(features))
+    x = rng.normal(0, 1, (300, features)).cumsum(axis=0) / 5
+    qgraph = quantize(graph, x, QuantizeConfig(profile=profile, scheme="int16x8"))
+    drawn, ahead = random_detector(rng, features, 0, qgraph.output.zero_point, 16), (0, 1, 3, 16)[seed % 4]
+    detector = replace(drawn, ahead=ahead, warmup=max(drawn.warmup, ahead))
+    found = with_random_resolution(replace(qgraph, detector=detector), seed)
+    return with_lively_threshold(rng, found, detector)
 
 
 def random_codes(seed: int, steps: int, features: int) -> Int8Array:
@@ -210,7 +248,8 @@ def random_raw(
     qgraph: QGraph, seed: int, steps: int, present: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.int32]:
     """Raw integers (steps, features) around ``random_codes`` and beyond; missing where not ``present``."""
-    raw = raw_stream(scaling_for(qgraph), random_codes(seed, steps, qgraph.features), seed)
+    codes = mixed_stream(qgraph.features, steps, seed, qgraph.input.bits)
+    raw = raw_stream(scaling_for(qgraph), codes, seed)
     return raw if present is None else np.where(present, raw, np.int32(fixed.MISSING))
 
 

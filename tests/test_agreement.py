@@ -16,11 +16,12 @@ from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.qgraph import Int8Array, QGraph
 from edge_lstm.verbs.verify import difference, keeps_state
+from firmware_tools.build import find_host_compiler
 from firmware_tools.cores import core_named
 from firmware_tools.emulator import EmulatedExecutor, build_machine
 from firmware_tools.executors import COMPILED, NAMES, open_executor
 from firmware_tools.host import HostExecutor, load_library
-from random_models import random_codes, random_present, random_qgraph, random_raw
+from random_models import random_codes, random_present, random_qgraph, random_raw, random_wide_qgraph
 
 MODELS, GROUP, STEPS = 200, 20, 60
 EXECUTORS = [name for name in NAMES if name != "tflite-runtime"]  # that one: test_tflite_runtimes.py
@@ -128,7 +129,9 @@ def test_the_c_on_host_and_emulated_m4_equals_numpy_on_200_random_models(
     graphs = [qgraph.with_profile(profile) for qgraph, _ in group]
     if profile != "tflm":  # the detector is the same in every profile, and takes long to compile
         graphs = [replace(qgraph, detector=None) for qgraph in graphs]
-    library = load_library(graphs)
+    compiler = find_host_compiler()
+    compiler = replace(compiler, flags=(*compiler.flags, "-O1"))  # the core's C is optimized as it is shipped
+    library = load_library(graphs, compiler=compiler)
     machine = build_machine(graphs, core_named("cortex-m4"))
     for qgraph, (_, codes) in zip(graphs, group, strict=True):
         expected = NumpyExecutor(qgraph).run(codes)
@@ -143,6 +146,24 @@ def test_the_c_on_host_and_emulated_m4_equals_numpy_on_200_random_models(
             for executor in (host, emulated):
                 executor.reset()
                 assert_same(columns(executor.detect(raw)), scores, f"{executor.name} scores")
+
+
+def test_detectors_of_16_bit_codes_are_equal_on_host_and_emulated_m4_over_several_calls() -> None:
+    graphs = [random_wide_qgraph(seed, "tflm" if seed % 3 else "native") for seed in range(4)]
+    assert {q.detector.ahead for q in graphs if q.detector} == {0, 1, 3, 16}
+    library = load_library(graphs)
+    machine = build_machine(graphs, core_named("cortex-m4"))
+    alarms = 0
+    for qgraph in graphs:
+        raw = random_raw(qgraph, 5, STEPS, random_present(5, STEPS, qgraph.features))
+        scores = columns(NumpyExecutor(qgraph).detect(raw))
+        alarms += int(scores[:, 1].any())
+        host = HostExecutor(qgraph, library=library)
+        for executor in (host, EmulatedExecutor(qgraph, "cortex-m4", machine=machine)):
+            executor.reset()
+            found = np.concatenate([columns(executor.detect(part)) for part in np.split(raw, [1, 18])])
+            assert_same(found, scores, f"{executor.name} {qgraph.name}")
+    assert alarms > len(graphs) // 2
 
 
 def test_the_compiled_executors_are_all_here() -> None:

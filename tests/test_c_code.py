@@ -25,7 +25,7 @@ from edge_lstm.program import Program
 from edge_lstm.qgraph import QDense, QGraph, QLstm
 from firmware_tools import build
 from firmware_tools.build import HARNESS, ZIG
-from random_models import c_files, random_codes, random_present, random_qgraph, random_raw
+from random_models import c_files, random_codes, random_present, random_qgraph, random_raw, random_wide_qgraph
 
 WARNINGS = (
     "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror",
@@ -83,6 +83,7 @@ VARIETY = [
     renamed(random_qgraph(2, layers=2, dense=False).with_profile("litert"), "Two", "a/b", "a.b"),
     renamed(random_qgraph(12, layers=1, units=1, features=1), "n", "int", "x"),
     dense_between(4),
+    renamed(random_wide_qgraph(2, "tflm"), "wide"),
 ]
 
 
@@ -174,11 +175,11 @@ def test_the_runtime_refuses_a_header_of_another_version(tmp_path: Path) -> None
     write(VARIETY[0], tmp_path)
     header = tmp_path / "elstm.h"
     header.write_text(
-        header.read_text().replace("#define ELSTM_API_VERSION 3", "#define ELSTM_API_VERSION 4")
+        header.read_text().replace("#define ELSTM_API_VERSION 4", "#define ELSTM_API_VERSION 5")
     )
     for file, message in (
-        ("pump.c", "pump.h needs elstm API 3"),
-        ("elstm.c", "elstm_fixed.h is of elstm API 3"),
+        ("pump.c", "pump.h needs elstm API 4"),
+        ("elstm.c", "elstm_fixed.h is of elstm API 4"),
     ):
         done = subprocess.run(
             [*ZIG, "-c", tmp_path / file, "-o", tmp_path / "x.o"], capture_output=True, text=True
@@ -336,7 +337,7 @@ def with_largest_detector(seed: int, alpha: int) -> QGraph:
 
 
 SANITIZED = [
-    *VARIETY,
+    *VARIETY[:-1],  # of 8 bits
     *(with_largest_detector(24, alpha) for alpha in (1, 255, 256)),
     *(random_qgraph(seed, saturating=True, units=9, dense=seed % 2 == 0) for seed in (20, 21)),
     random_qgraph(22, units=4, features=5, saturating=True, detector=True).with_profile("litert"),

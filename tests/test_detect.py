@@ -181,6 +181,14 @@ def test_a_forecast_is_the_line_over_the_rows_before_and_what_the_network_adds()
     assert expected[:, 0].tolist() == [1, 5, 12]
 
 
+@pytest.mark.parametrize(
+    ("ahead", "expected"), [(0, [3, 4, 5]), (1, [0, 3, 4]), (2, [0, 0, 3]), (16, [0, 0, 0])]
+)
+def test_what_a_network_adds_is_of_rows_so_many_ahead(ahead, expected):
+    x, outputs = np.zeros((3, 1)), np.array([[3.0], [4.0], [5.0]])
+    assert floating.expectations(LinearPredictor.none(1), x, outputs, ahead)[:, 0].tolist() == expected
+
+
 def test_a_detector_with_broken_constants_names_all_of_them():
     rest = (None, 1.0, 1.0, 0.0, FIXED_RULE, 0.5, 1, 1)
     with pytest.raises(
@@ -224,10 +232,11 @@ def twin_bound(detector, q, z, present, error):
     cut to 2**-12.
     """
     here = np.hstack([present] * (detector.rows // detector.channels))
-    smoothed = np.abs(floating.average(z, detector.alpha, here))
+    zero = np.zeros(detector.rows)
+    smoothed = np.abs(floating.average(z, detector.alpha, here, zero))
     smoothed_error = error + 2.0**-17 / detector.alpha + 2.0**-11
     square = 2 * smoothed * smoothed_error + smoothed_error**2 + 2.0**-12
-    moved = floating.average(2 * np.abs(z) * error + error**2 + 2.0**-12, detector.alpha, here)
+    moved = floating.average(2 * np.abs(z) * error + error**2 + 2.0**-12, detector.alpha, here, zero)
     energy = moved + 2.0**-13 / detector.alpha
     return (detector.smoothed_gain * square + detector.energy_gain * energy + 2.0**-12).sum(axis=1)
 

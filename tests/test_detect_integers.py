@@ -30,33 +30,41 @@ def same(detector, fine, forecast, present):
     return oracle
 
 
-def codes(rng, steps, channels):
+def codes(rng, steps, channels, output_bits=8):
     """Fine codes and output codes: smooth, loud, and at the rails."""
+    most = 2 ** (output_bits - 1)
     fine = rng.integers(-600, 600, (steps, channels)).cumsum(axis=0)
     fine[steps // 2 : steps // 2 + 30] = rng.choice([-32768, 32767], (30, channels))
-    return np.clip(fine, -32768, 32767), rng.integers(-128, 128, (steps, channels))
+    fine[steps // 4 : steps // 4 + 8] = fine[steps // 4]
+    return np.clip(fine, -32768, 32767), rng.integers(-most, most, (steps, channels))
 
 
 # --- against plain integers ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_the_integer_detector_is_the_plain_one_sample_by_sample(seed):
     rng = np.random.default_rng(seed)
     channels, steps = int(rng.integers(1, 5)), 250
-    drawn = random_detector(rng, channels, int(rng.integers(-128, 128)), int(rng.integers(-128, 128)))
-    fine, forecast = codes(rng, steps, channels)
+    bits, zeros = (8, 16)[seed % 3 == 2], rng.integers(-128, 128, 2).tolist()
+    drawn = random_detector(rng, channels, 64 * zeros[0], zeros[1], bits)
+    drawn = replace(drawn, ahead=(0, 1, 3, 16)[seed % 4], warmup=max(16, drawn.warmup))
+    fine, forecast = codes(rng, steps, channels, bits)
     present = rng.random((steps, channels)) > 0.2 * (seed % 2)
     present[40:43] = False
     scores = fixed.detect(drawn, fine, forecast, present)[0].score
-    lively = replace(drawn, base=int(np.quantile(scores, 0.6)), excess=int(scores.max()) // 50)
+    base, mean = int(np.quantile(scores, 0.6)), int(drawn.depth > 0)
+    lively = replace(drawn, base=base - mean, excess=int(scores.max()) // 50, score_mean=mean)
     oracle = same(lively, fine, forecast, present)
-    assert oracle[:, 1].any() and not oracle[:, 1].all()
+    follows = drawn.depth or drawn.adapt  # which may end all alarms
+    assert not oracle[:, 1].all() and (oracle[:, 1].any() or follows)
 
 
-def test_a_stream_in_pieces_gives_what_it_gives_at_once():
-    rng = np.random.default_rng(3)
-    detector = random_detector(rng, 3, 5, -9)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_a_stream_in_pieces_gives_what_it_gives_at_once(ahead, seed):
+    rng = np.random.default_rng(seed)
+    detector = replace(random_detector(rng, 3, 320, -9), ahead=ahead)
     fine, forecast = codes(rng, 120, 3)
     present = rng.random((120, 3)) > 0.3
     whole, last = fixed.detect(detector, fine, forecast, present)
@@ -65,8 +73,9 @@ def test_a_stream_in_pieces_gives_what_it_gives_at_once():
         part, state = fixed.detect(detector, fine[cut], forecast[cut], present[cut], state)
         parts.append(columns(part))
     np.testing.assert_array_equal(np.vstack(parts), columns(whole))
-    for name in state.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(state, name), getattr(last, name))
+    for one, other in ((state, last), (state.scores, last.scores)):
+        for name in set(one.__dataclass_fields__) - {"scores"}:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def worked(**changes):
@@ -89,9 +98,22 @@ def test_a_row_worked_by_hand():
     assert found.score.tolist()[:2] == [0, 3751 + 1958]
     # row 2: form (-19998 - 2001) / 2 = -11000 (ties away); (-22000 - 100 * (0 - 1) - 30) / 2 = -10965
     # EWMA: 44352 + (-701760 - 44352) / 2 = -328704; level -5000 -> -2048: 32032 + (-131072 - 32032) / 2
-    assert state.smoothed.tolist() == [-328704, -49520]
-    assert state.energy.tolist() == [3752 + (469653 - 3752 + 1) // 2, 1957 + (16384 - 1957 + 1) // 2]
-    assert (state.history.tolist(), state.forecast.tolist(), state.seen) == ([[-9999]], [0], 1)
+    assert state.scores.smoothed.tolist() == [-328704, -49520]
+    assert state.scores.energy.tolist() == [3752 + (469653 - 3752 + 1) // 2, 1957 + (16384 - 1957 + 1) // 2]
+    assert (state.history.tolist(), state.forecast.tolist(), state.seen) == ([[-9999]], [[0]], 1)
+
+
+def test_the_outputs_are_of_rows_so_many_ahead():
+    """Without input, smoothing or level a contribution is the square of 100 * (y - 1) / 2."""
+    fine, outputs = np.zeros((6, 1), dtype=int), np.array([[9], [3], [5], [1], [2], [7]])
+    present = np.array([[True], [True], [False], [True], [True], [True]])
+    expected = {0: [0, 3, 3, 1, 2, 7], 1: [0, 9, 9, 3, 1, 2], 3: [0, 0, 0, 0, 9, 3]}
+    for ahead, read in expected.items():
+        detector = worked(lags=0, forms=None, offset=[0], residual_weight=[1], level_limit=0, alpha=256,
+                          energy_gain=0, ahead=ahead, warmup=max(1, ahead))  # fmt: skip
+        found = fixed.detect(detector, fine, outputs, present)[0].score
+        scored = [0 if y == 0 else ((50 * (y - 1)) ** 2) >> 8 for y in read]
+        assert found.tolist() == scored, ahead
 
 
 # --- the ends of 32 bits -------------------------------------------------------------------------
@@ -99,13 +121,30 @@ def test_a_row_worked_by_hand():
 
 @pytest.mark.parametrize("alpha", [1, 255, 256])
 @pytest.mark.parametrize("shift", [0, 20])
-def test_constants_at_the_ends_of_their_ranges_leave_no_sum_beyond_32_bits(alpha, shift):
+@pytest.mark.parametrize("bits", [8, 16])
+def test_constants_at_the_ends_of_their_ranges_leave_no_sum_beyond_32_bits(alpha, shift, bits):
     rng = np.random.default_rng(alpha)
-    detector = replace(largest_detector(alpha), shift=shift, forms_shift=15 * (shift > 0))
+    low = -(2 ** (bits - 1))
+    detector = replace(largest_detector(alpha, low, bits), shift=shift, forms_shift=15 * (shift > 0))
     fine = rng.choice([-32768, 32767], (300, 2))
     fine[100:200] = rng.choice([-32768, 32767], 2)
-    forecast = rng.choice([-128, 127], (300, 2))
+    forecast = rng.choice([low, -low - 1], (300, 2))
     same(detector, fine, forecast, np.ones((300, 2), dtype=bool))
+
+
+@pytest.mark.parametrize("options", [
+    {"adapt": 18, "adapt_limit": 3072, "usual": [0, 32767, 32767, 0], "base": 2**31 - 1, "clear": 256},
+    {"adapt": 1, "adapt_limit": 3072, "usual": [32767] * 4, "knee": [1, 32767, 9, 32766], "base": 2**31 - 1},
+    {"adapt": 18, "adapt_limit": 0, "usual": [0] * 4, "depth": 20, "score_mean": 2**31 - 1, "base": 0},
+    {"depth": 20, "base": 2**30, "score_mean": 0}, {"depth": 1, "base": 0, "gain": 0, "excess": 0},
+    {"depth": 20, "base": 2**31 - 1, "stuck": [1, 2], "hold": 65535, "cooldown": 65535},
+])  # fmt: skip
+def test_options_at_the_ends_of_their_ranges_leave_no_sum_beyond_32_bits(options):
+    rng = np.random.default_rng(1)
+    detector = replace(largest_detector(), **options)
+    fine = np.repeat(rng.choice([-32768, 32767], (100, 2)), 3, axis=0)
+    forecast = rng.choice([-128, 127], (300, 2))
+    same(detector, fine, forecast, rng.random((300, 2)) > 0.1)
 
 
 def test_the_largest_score_of_127_channels_fits_in_32_bits():
@@ -135,6 +174,17 @@ def test_the_largest_score_of_127_channels_fits_in_32_bits():
         ({"lags": 3, "forms": [[1, 0, 0, 0]]}, "warmup is 1, expected 3 .. 65535"),
         ({"smoothed_gain": 257}, "smoothed_gain is 257, expected 0 .. 256"),
         ({"start": 32768}, "start is 32768, expected -32768 .. 32767"),
+        ({"output_bits": 16, "output_weight": [2**15]}, "a residual can exceed 32 bits"),
+        ({"output_bits": 12}, "output_bits is 12, expected 8 or 16"),
+        ({"ahead": 17, "warmup": 17}, "ahead is 17, expected 0 .. 16"),
+        ({"ahead": 3}, "warmup is 1, expected 3 .. 65535"),
+        ({"score_mean": 5}, "score_mean is 5, expected 0 .. 0"),
+        ({"adapt": 3}, "adapt is 3, but usual is None; it takes both or none"),
+        ({"adapt_limit": 5}, "adapt_limit is 5, expected 0 .. 0"),
+        ({"adapt": 19, "usual": [1, 1]}, "adapt is 19, expected 0 .. 18"),
+        ({"knee": [0, 5]}, "knee must have 2 entries of 1 .. 32767"),
+        ({"stuck": [1, 5]}, "stuck must have 1 entries of 0 .. 65535"),
+        ({"hold": 65536, "cooldown": -1}, "hold is 65536, expected 0 .. 65535"),
     ],
 )
 def test_constants_beyond_their_ranges_are_refused(changes, message):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from edge_lstm.detection import linear
-from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_detector
+from edge_lstm.detection.fit import DetectorConfig, fit_detector
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
+from edge_lstm.quantizer import QuantizeConfig
+from edge_lstm.scaling import counts_of
 from edge_lstm.verbs import detectors, streams
 from edge_lstm.verbs.detectors import expectations, float_detection, held_out_errors, int8_detection
+from edge_lstm.verbs.quantize import quantize_rows
 from test_leakage import TRAIN, original, quantized
 
 CONFIG = DetectorConfig()
@@ -30,7 +33,7 @@ def test_the_integer_detector_over_a_recording_is_the_executors() -> None:
     _, _, rows, graph = original()
     qgraph = quantized(graph, rows, CONFIG)
     found = int8_detection(qgraph, rows)[0]
-    raw = streams.counts_of(qgraph.stream, rows.dataset.values)
+    raw = counts_of(qgraph.stream, rows.dataset.values)
     with NumpyExecutor(qgraph) as executor:
         for part in rows.segments:
             executor.reset()
@@ -63,9 +66,9 @@ def test_rows_whose_lags_a_gap_cuts_off_do_not_reach_the_fit(monkeypatch: pytest
     graph, rows = original()[3], with_gaps(300)
     taken = []
 
-    def fit(error, x, present, learn, config, floor=FLOOR):  # type: ignore[no-untyped-def]
+    def fit(error, x, present, learn, config, *rest):  # type: ignore[no-untyped-def]
         taken.append(learn)
-        return fit_detector(error, x, present, learn, config, floor)
+        return fit_detector(error, x, present, learn, config, *rest)
 
     monkeypatch.setattr(detectors, "fit_detector", fit)
     float_detection(graph, rows, CONFIG)
@@ -104,6 +107,26 @@ def test_errors_of_rows_that_the_line_has_seen_are_cross_validated() -> None:
     assert (unseen[taught] ** 2).mean() > (plain[taught] ** 2).mean()
     forecasts = linear.fit_predictor(kept, 6)[1]
     np.testing.assert_allclose(unseen[taught], (kept.x - forecasts)[taught[steps]], atol=1e-9)
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_a_network_that_looks_ahead_otherwise_has_both_detectors(ahead: int, scheme: str) -> None:
+    _, _, rows, line = original()
+    graph = replace(line, ahead=ahead, predictor=None)
+    qgraph = quantize_rows(graph, rows, QuantizeConfig(scheme=scheme), replace(CONFIG, warmup=2))[0]
+    assert qgraph.detector is not None
+    assert (qgraph.detector.ahead, qgraph.detector.warmup) == (ahead, max(2, ahead))
+    detection, expected, known = int8_detection(qgraph, rows)
+    real, forecast, also = float_detection(graph, rows, replace(CONFIG, warmup=2))
+    np.testing.assert_array_equal(known, also)
+    part = rows.segments[1]
+    assert (~known[part]).any(axis=1).sum() - (~rows.present[part]).any(axis=1).sum() <= ahead
+    outputs = streams.float_forecasts(graph, rows)[part]
+    np.testing.assert_array_equal(forecast[part][ahead + 40 : 90], outputs[40 : 90 - ahead])
+    apart = (expected - forecast)[known.all(axis=1)].std(axis=0)  # but for the error's mean
+    assert (apart < (0.006 if scheme == "int8" else 0.002)).all()  # a row off: 0.03 or more
+    assert np.corrcoef(detection.score, real.score)[0, 1] > 0.9999
 
 
 def test_a_model_without_a_detector_is_refused() -> None:

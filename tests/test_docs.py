@@ -56,7 +56,7 @@ def test_the_readme_table_is_what_the_demo_prints() -> None:
 
 
 def test_the_example_configuration_is_accepted_by_every_verb() -> None:
-    for verb in ("train", "prune", "quantize", "detect"):
+    for verb in ("train", "prune", "quantize", "detect", "serve"):
         command = main.get_command(click.Context(main), verb)
         assert command is not None
         assert load_defaults(ROOT / "examples" / "edge.toml", command)

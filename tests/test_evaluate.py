@@ -124,11 +124,11 @@ BEHIND = "AUC-PR 0.74 against 0.81 of VAR(5), event F1 0.69 against 0.70 of PCA.
 )
 def test_the_verdict_is_a_plain_sentence(lstm, sentence):
     baselines = {"VAR(5)": judged(0.81, 0.60), "PCA": judged(0.40, 0.70)}
-    assert verdict(judged(*lstm), baselines).startswith(sentence)
+    assert verdict(judged(*lstm), baselines).sentence.startswith(sentence)
 
 
 def test_without_baselines_there_is_no_verdict():
-    assert verdict(judged(0.9, 0.9), {}) == "Cannot tell: no baseline was run."
+    assert verdict(judged(0.9, 0.9), {}).sentence == "Cannot tell: no baseline was run."
 
 
 # --- forecasts -----------------------------------------------------------------------------------

@@ -44,7 +44,13 @@ def detector_model() -> QGraph:
     """Three channels with units, and a detector that scores after a few rows."""
     qgraph = random_qgraph(5, layers=1, units=5, features=3, detector=True)
     assert qgraph.detector is not None
-    quick = replace(qgraph.detector, warmup=max(3, qgraph.detector.lags), base=400, debounce=2, clear=250)
+    quick = replace(
+        qgraph.detector,
+        warmup=max(3, qgraph.detector.lags, qgraph.detector.ahead),
+        base=400,
+        debounce=2,
+        clear=250,
+    )
     return replace(renamed(qgraph, "pump"), stream=Stream(CHANNELS, 0.01), detector=quick)
 
 

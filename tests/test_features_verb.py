@@ -22,8 +22,8 @@ from edge_lstm.detection.fixed import MISSING
 from edge_lstm.extraction.config import FeatureConfig
 from edge_lstm.extraction.fixed import quantize_features
 from edge_lstm.graph import Channel, Stream
+from edge_lstm.scaling import counts_of
 from edge_lstm.verbs.features import features
-from edge_lstm.verbs.streams import counts_of
 from firmware_tools.build import Sources, build_host
 from test_cli import refused
 from test_features_c import harness_of, run_host

@@ -113,7 +113,8 @@ DAMAGED: dict[str, tuple[dict[str, Edit | None], str]] = {
         {DESCRIPTION: lambda _: b"{}"},
         "edge_lstm.json is damaged; train or save the model again",
     ),
-    "newer": (described(lambda d: d.update(format=3)), "has format 3, this version reads 2; update"),
+    "newer": (described(lambda d: d.update(format=4)), "has format 4, this version reads 2 .. 3; update"),
+    "ahead": (described(lambda d: d.update(ahead=17)), "ahead is 17, expected 0 .. 16; save the model again"),
     "scale 0": (described(lambda d: d["stream"]["channels"][0].update(scale=0)), "a scale above 0"),
     "period": (
         described(lambda d: d["stream"].update(period_s=-1)),

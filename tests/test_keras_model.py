@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from conftest import ROOT
 from edge_lstm.errors import ModelError, OutputError, UnsupportedModel
 from edge_lstm.graph import Channel, Dense, Lstm, Stream
-from edge_lstm.importers.keras_model import read_keras
+from edge_lstm.importers.keras_model import DESCRIPTION, read_keras
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.training.model import build, from_graph, save, to_graph
 from keras_models import WARNING, assert_read, keras_module, randomized, saved
@@ -100,6 +102,21 @@ def test_a_file_of_ours_opens_in_keras_and_keeps_its_stream(keras: Any, tmp_path
     for before, after in pairs:
         assert before.name == after.name
         assert (before.kernel == after.kernel).all() and (before.bias == after.bias).all()
+
+
+def test_the_rows_ahead_travel_in_the_file_and_are_1_in_older_ones(keras: Any, tmp_path: Path) -> None:
+    path, old = tmp_path / "m.keras", tmp_path / "old.keras"
+    save(build(TrainConfig(units=(3,)), 2), Stream.unnamed(2), {}, path, ahead=0)
+    assert read_keras(path).ahead == 0
+    with zipfile.ZipFile(path) as written, zipfile.ZipFile(old, "w") as older:
+        for name in written.namelist():
+            content = written.read(name)
+            if name == DESCRIPTION:
+                described = json.loads(content)
+                assert described.pop("ahead") == 0
+                content = json.dumps(described | {"format": 2}).encode()
+            older.writestr(name, content)
+    assert read_keras(old).ahead == 1
 
 
 def test_save_refuses_another_suffix_and_a_missing_folder(tmp_path: Path) -> None:

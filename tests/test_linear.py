@@ -53,7 +53,7 @@ def test_broken_constants_are_all_named():
     with pytest.raises(
         ModelError, match=r"(?s)kernel is \(1, 2, 3\), expected \(lags, 2, 2\).*spread finite"
     ):
-        LinearPredictor(np.zeros((1, 2, 3)), np.zeros(2), [1.0, 0.0])
+        LinearPredictor(np.zeros((1, 2, 3)), np.zeros(2), [1.0, -1.0])
     with pytest.raises(ModelError, match=r"bias \(2,\) and spread \(3,\), expected one a channel"):
         LinearPredictor(np.zeros((0, 2, 2)), np.zeros(2), np.ones(3))
     with pytest.raises(ModelError, match="kernel holds NaN or infinity"):

@@ -52,6 +52,7 @@ from random_models import (
     random_present,
     random_qgraph,
     random_raw,
+    random_wide_qgraph,
     scaling_for,
     with_random_resolution,
 )
@@ -321,6 +322,32 @@ def test_state_is_saved_and_restored_with_its_steps(device: Device, qgraph: QGra
     assert steps(device, sequence) == 10
     answer = device.ask(Command.RUN, sequence + 1, codes[10:].tobytes())
     assert np.array_equal(np.frombuffer(answer.payload, np.int8).reshape(-1, 3), expected[10:])
+
+
+def test_the_forecasts_of_the_rows_to_come_are_saved_and_restored(tmp_path: Path) -> None:
+    qgraph = random_wide_qgraph(2, "tflm")  # of 16 bits, 3 rows ahead
+    raw = random_raw(qgraph, 7, 40, random_present(7, 40, 3))
+    expected = NumpyExecutor(qgraph).detect(raw)
+    device = Device(build_process(qgraph, tmp_path, SANITIZE))
+    hello = read_hello(device.ask(Command.HELLO, 0, b"\0").payload)
+    assert hello is not None
+    requests = [(Command.DETECT, raw[row].tobytes()) for row in range(30)]
+    parts = [(at, min(40, hello.state_bytes - at)) for at in range(0, hello.state_bytes, 40)]
+    requests += [(Command.SAVE, save_request(*part)) for part in parts]
+    requests += [(Command.DETECT, raw[3].tobytes()), (Command.RESET, b"")]
+    replies = [device.ask(command, n, content).payload for n, (command, content) in enumerate(requests)]
+    saved = replies[30 : 30 + len(parts)]
+    requests = [
+        (Command.RESTORE, restore_request(at, part)) for (at, _), part in zip(parts, saved, strict=True)
+    ]
+    requests += [(Command.DETECT, raw[row].tobytes()) for row in range(30, 40)]
+    further = [device.ask(c, len(replies) + n, content).payload for n, (c, content) in enumerate(requests)]
+    statistics = device.ask(Command.STATISTICS, len(replies) + len(further)).payload
+    device.close()
+    assert read_statistics(statistics).saturated == scaling_for(qgraph).saturated(raw) > 0
+    scores = [int.from_bytes(reply[:4], "little") for reply in (*replies[:30], *further[-10:])]
+    assert scores == expected.score.tolist()
+    assert len(set(scores[30:])) > 5
 
 
 def test_statistics_count_calls_and_frames(device: Device) -> None:

@@ -12,9 +12,10 @@ from edge_lstm.detection import floating
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.scaling import counts_of
 from edge_lstm.verbs import streams
 from edge_lstm.verbs.detect import detect
-from edge_lstm.verbs.evaluate import FLOAT, INT8, Evaluation, evaluate
+from edge_lstm.verbs.evaluate import Evaluation, evaluate
 from edge_lstm.verbs.quantize import quantize
 
 R2_LOSS = 0.01  # relative, as the README promises by its table
@@ -23,11 +24,12 @@ AUC_LOSS = 0.01
 
 @pytest.fixture(scope="module")
 def evaluation(pump_tflite: Path, pump_csv: Path, pump_keras: Path) -> Evaluation:
-    return evaluate(pump_tflite, pump_csv, pump_keras)
+    return evaluate(pump_tflite, pump_csv, pump_keras, costs=False)
 
 
 def test_int8_keeps_the_forecast_and_the_alarms_of_float(evaluation: Evaluation) -> None:
-    int8, real = evaluation.methods[INT8], evaluation.methods[FLOAT]
+    int8, real = evaluation.int8, evaluation.real
+    assert real
     assert int8.forecast and real.forecast and int8.alarms and real.alarms
     assert int8.forecast.r2 is not None and real.forecast.r2 is not None
     assert int8.forecast.r2 >= real.forecast.r2 * (1 - R2_LOSS)
@@ -50,10 +52,10 @@ def test_evaluate_detect_and_the_executor_agree_on_every_score(
     evaluation: Evaluation, pump_tflite: Path, pump_csv: Path
 ) -> None:
     found = detect(pump_tflite, pump_csv, on="host").detection
-    expected = evaluation.methods[INT8].detection
+    expected = evaluation.int8.detection
     assert (found.score == expected.score).all() and (found.alarm == expected.alarm).all()
     with NumpyExecutor(read_tflite(pump_tflite)) as executor:
-        raw = streams.counts_of(executor.qgraph.stream, evaluation.rows.dataset.values)
+        raw = counts_of(executor.qgraph.stream, evaluation.rows.dataset.values)
         again = floating.from_fixed(executor.detect(raw))  # no gap: one segment
     assert (again.score == expected.score).all() and (again.threshold == expected.threshold).all()
 

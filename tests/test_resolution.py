@@ -16,10 +16,10 @@ from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import ConfigError, ModelError
 from edge_lstm.graph import Channel, Stream
 from edge_lstm.importers.tflite_model import read_tflite
+from edge_lstm.scaling import counts_of
 from edge_lstm.verbs.detect import detect, saturation_notes
 from edge_lstm.verbs.inspect import inspect
 from edge_lstm.verbs.quantize import quantize
-from edge_lstm.verbs.streams import counts_of
 
 RNG = np.random.default_rng(0)
 

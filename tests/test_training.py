@@ -338,7 +338,9 @@ def test_an_unknown_option_gets_a_hint() -> None:
         ConfigError, match="train.toml: option 'time_steps' is unknown; did you mean 'timesteps'"
     ):
         TrainConfig.from_mapping({"time_steps": 3}, "train.toml")
-    with pytest.raises(ConfigError, match="option 'x' is unknown; expected one of units, linear, timesteps"):
+    with pytest.raises(
+        ConfigError, match="option 'x' is unknown; expected one of method, units, ahead, context"
+    ):
         TrainConfig.from_mapping({"x": 3})
     with pytest.raises(ConfigError, match=r"^found \[1\], expected a table"):
         TrainConfig.from_mapping([1])  # type: ignore[arg-type]

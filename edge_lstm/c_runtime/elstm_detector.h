@@ -5,8 +5,7 @@
 #ifndef ELSTM_DETECTOR_H
 #define ELSTM_DETECTOR_H
 
-#include "elstm_fixed.h"
-#include <string.h>
+#include "elstm_scores.h"
 
 /* x >> shift where 32 bits hold the result; shift is 1 .. 63.  In words: some cores have no library for it. */
 ELSTM_KERNEL int32_t elstm_shift_64(int64_t x, uint8_t shift)
@@ -18,16 +17,47 @@ ELSTM_KERNEL int32_t elstm_shift_64(int64_t x, uint8_t shift)
     return elstm_wrap_32((uint32_t)x >> shift | (uint32_t)high << (32u - shift));
 }
 
+/* The fine code of one present raw integer, before it saturates. */
+ELSTM_KERNEL int32_t elstm_scaled(const elstm_scaler_t *scaler, int32_t raw)
+{
+    const int64_t count = elstm_clamp(raw, scaler->low, scaler->high);
+    return elstm_shift_64(count * scaler->multiplier + scaler->bias, scaler->shift);
+}
+
 /* The fine code of one present raw integer. */
 ELSTM_KERNEL int32_t elstm_fine(const elstm_scaler_t *scaler, int32_t raw)
 {
-    const int64_t count = elstm_clamp(raw, scaler->low, scaler->high);
-    return elstm_saturate_16(elstm_shift_64(count * scaler->multiplier + scaler->bias, scaler->shift));
+    return elstm_saturate_16(elstm_scaled(scaler, raw));
 }
 
 ELSTM_KERNEL int32_t elstm_rounded(int32_t fine)
 {
     return elstm_rounding_shift(fine, ELSTM_FINE_BITS);
+}
+
+/* Set the network's codes for the rows to come to zero. */
+ELSTM_KERNEL void elstm_detector_reset_forecast(const elstm_detector_t *detector, const elstm_channels_t *channels)
+{
+    const uint16_t count = (uint16_t)((detector->ahead > 1u ? detector->ahead : 1u) * detector->channels);
+    if (detector->output_bits == 8u) {
+        memset(channels->forecast, detector->output_zero_point, count);
+        return;
+    }
+    for (uint16_t index = 0; index < count; index++) {
+        ((int16_t *)channels->forecast)[index] = detector->output_zero_point;
+    }
+}
+
+/* Move the network's codes up by a row; returns where it writes those of the row that it reads now. */
+ELSTM_KERNEL void *elstm_detector_shift_forecast(const elstm_detector_t *detector, const elstm_channels_t *channels)
+{
+    const size_t row = (size_t)detector->channels * (detector->output_bits / 8u);
+    uint8_t *at = (uint8_t *)channels->forecast;
+    for (uint8_t rows = detector->ahead; rows > 1u; rows--) {
+        memcpy(at, at + row, row);
+        at += row;
+    }
+    return at;
 }
 
 /* Set the state after power-on: no deviation from what is usual. */
@@ -43,17 +73,40 @@ ELSTM_KERNEL void elstm_detector_reset(const elstm_detector_t *detector, elstm_a
     memset(channels->smoothed, 0, detector->rows * sizeof *channels->smoothed);
     memset(channels->energy, 0, detector->rows * sizeof *channels->energy);
     memset(channels->residual, 0, detector->channels * sizeof *channels->residual);
-    memset(channels->forecast, detector->output_zero_point, detector->channels);
+    elstm_detector_reset_forecast(detector, channels);
+    elstm_options_reset(detector, channels);
     for (uint16_t index = 0; index < (detector->lags + 1u) * detector->channels; index++) {
         channels->fine[index] = detector->start;
     }
 }
 
-/* Set the fine codes of the present channels and count those that saturate; return 1 if there is one, else 0.
+/* Set the fine codes, which are the int16 codes, of the present channels and count those that saturate; return 1 if
+ * there is one, else 0.
+ */
+ELSTM_KERNEL uint8_t elstm_detector_scale_16(const elstm_detector_t *detector, elstm_alarm_t *state,
+                                             const elstm_channels_t *channels, const int32_t *raw)
+{
+    uint8_t any = 0;
+    for (uint8_t channel = 0; channel < detector->channels; channel++) {
+        if (raw[channel] != ELSTM_MISSING) {
+            const int32_t code = elstm_scaled(detector->scalers + channel, raw[channel]);
+            const int32_t fine = elstm_saturate_16(code);
+            elstm_count_still(detector, channels, channel, fine == channels->fine[channel]);
+            channels->fine[channel] = (int16_t)fine;
+            if (fine != code) {
+                state->saturated++;
+            }
+            any = 1;
+        }
+    }
+    return any;
+}
+
+/* Set the fine codes of the present channels and count those beyond int8; return 1 if there is one, else 0.
  * x: set to the int8 codes of all channels, missing ones held.
  */
-ELSTM_KERNEL uint8_t elstm_detector_scale(const elstm_detector_t *detector, elstm_alarm_t *state,
-                                          const elstm_channels_t *channels, const int32_t *raw, int8_t *x)
+ELSTM_KERNEL uint8_t elstm_detector_scale_8(const elstm_detector_t *detector, elstm_alarm_t *state,
+                                            const elstm_channels_t *channels, const int32_t *raw, int8_t *x)
 {
     const elstm_scaler_t *scaler = detector->scalers;
     const int32_t *end = raw + detector->channels;
@@ -63,6 +116,7 @@ ELSTM_KERNEL uint8_t elstm_detector_scale(const elstm_detector_t *detector, elst
         int32_t code = *fine;
         if (*raw != ELSTM_MISSING) {
             code = elstm_fine(scaler, *raw);
+            elstm_count_still(detector, channels, (uint8_t)(fine - channels->fine), code == *fine);
             *fine = (int16_t)code;
             any = 1;
         }
@@ -105,7 +159,9 @@ ELSTM_KERNEL int32_t elstm_residual(const elstm_detector_t *detector, const elst
         const int32_t sum = elstm_dot_16(detector->forms + (size_t)channel * width, channels->fine, width);
         seen = elstm_saturate_16(elstm_rounding_shift(sum, detector->forms_shift));
     }
-    const int32_t expected = (int32_t)channels->forecast[channel] - detector->output_zero_point;
+    const int32_t code = detector->output_bits == 8u ? (int32_t)((const int8_t *)channels->forecast)[channel]
+                                                     : (int32_t)((const int16_t *)channels->forecast)[channel];
+    const int32_t expected = code - detector->output_zero_point;
     const int32_t acc = detector->residual_weight[channel] * seen -
                         detector->output_weight[channel] * expected - detector->offset[channel];
     return elstm_saturate_16(elstm_rounding_shift(acc, detector->shift));
@@ -117,7 +173,7 @@ ELSTM_KERNEL int32_t elstm_level(const elstm_detector_t *detector, const elstm_c
 {
     const uint8_t row = (uint8_t)(detector->channels + channel);
     const int32_t acc = detector->residual_weight[row] * channels->fine[channel] - detector->offset[row];
-    return elstm_clamp(elstm_rounding_shift(acc, detector->shift), -detector->level_limit, detector->level_limit);
+    return elstm_saturate_16(elstm_rounding_shift(acc, detector->shift));
 }
 
 /* One row of the whitening matrix times the residuals, Q5.10. */
@@ -131,65 +187,37 @@ ELSTM_KERNEL int32_t elstm_whiten(const elstm_detector_t *detector, const int16_
     return elstm_saturate_16(elstm_rounding_shift(acc, detector->whitening_shift));
 }
 
-/* The score above which an alarm starts, Q19.12. */
-ELSTM_KERNEL int32_t elstm_detector_threshold(const elstm_detector_t *detector, const elstm_alarm_t *state)
+/* Take a present channel's residual and level into the averages; returns what it adds to the score. */
+ELSTM_KERNEL int32_t elstm_channel_part(const elstm_detector_t *detector, const elstm_channels_t *channels,
+                                        uint8_t channel, int calm)
 {
-    const int64_t rise = ((int64_t)state->excess * (int64_t)detector->gain) >> 8; /* < 2**47 */
-    const int64_t sum = (int64_t)detector->base + rise;
-    return sum < (int64_t)INT32_MAX ? (int32_t)sum : INT32_MAX;
-}
-
-/* Compare the score with the threshold: hysteresis, debounce, and the running mean excess. */
-ELSTM_KERNEL void elstm_detector_alarm(const elstm_detector_t *detector, elstm_alarm_t *state)
-{
-    const int32_t high = elstm_detector_threshold(detector, state);
-    const int32_t low = (int32_t)(((int64_t)high * (int64_t)detector->clear) >> 8);
-    const int crossed = state->alarm != 0u ? state->score < low : state->score > high;
-    if (state->alarm == 0u && detector->gain > 0 && state->score > detector->base && state->score <= high) {
-        state->excess += elstm_rounding_shift(state->score - detector->base - state->excess, detector->rate);
+    const int32_t z = detector->whitening == NULL ? (int32_t)channels->residual[channel]
+                                                  : elstm_whiten(detector, channels->residual, channel);
+    int32_t part = elstm_average(detector, channels, channel, elstm_adapt(detector, channels, channel, z, calm));
+    if (detector->level_limit != 0) {
+        const uint8_t row = (uint8_t)(detector->channels + channel);
+        const int32_t level = elstm_level(detector, channels, channel);
+        part += elstm_average(detector, channels, row, elstm_adapt(detector, channels, row, level, calm));
     }
-    state->run = crossed ? (uint8_t)(state->run + 1u) : (uint8_t)0;
-    if (state->run >= detector->debounce) {
-        state->run = 0;
-        state->alarm = (uint8_t)(1u - state->alarm);
+    return elstm_detector_stuck(detector, channels, channel) != 0u ? ELSTM_STUCK : part;
+}
+
+/* Whether a channel is present that is scored; raw is not that of a row without any channel. */
+ELSTM_KERNEL int elstm_detector_sees(const elstm_detector_t *detector, const int32_t *raw)
+{
+    if (detector->context == 0u) {
+        return 1;
     }
-}
-
-/* What the averages of a row add to the score, Q19.12. */
-ELSTM_KERNEL int32_t elstm_part(const elstm_detector_t *detector, int32_t smoothed, int32_t energy)
-{
-    const int32_t coarse = elstm_rounding_shift(smoothed, 6);
-    const uint32_t square = (uint32_t)(coarse * coarse) >> 8; /* 2**22 at most, as the energy */
-    return (int32_t)((square * detector->smoothed_gain + (uint32_t)energy * detector->energy_gain) >> 8);
-}
-
-/* Take the next z, Q5.10, into the averages of one row; returns what the row adds to the score. */
-ELSTM_KERNEL int32_t elstm_average(const elstm_detector_t *detector, const elstm_channels_t *channels, uint8_t row,
-                                   int32_t z)
-{
-    const int32_t alpha = detector->alpha;
-    int32_t smoothed = channels->smoothed[row];
-    int32_t energy = channels->energy[row];
-    smoothed += elstm_rounding_shift((z * 64 - smoothed) * alpha, 8);
-    energy += elstm_rounding_shift((((z * z) >> 8) - energy) * alpha, 8);
-    channels->smoothed[row] = smoothed;
-    channels->energy[row] = energy;
-    return elstm_part(detector, smoothed, energy);
-}
-
-/* The part of the score that a channel has, Q19.12; of a missing channel as it was last. */
-ELSTM_KERNEL int32_t elstm_detector_contribution(const elstm_detector_t *detector, const elstm_channels_t *channels,
-                                                 uint8_t channel)
-{
-    int32_t sum = 0;
-    for (uint16_t row = channel; row < detector->rows; row = (uint16_t)(row + detector->channels)) {
-        sum += elstm_part(detector, channels->smoothed[row], channels->energy[row]);
+    for (uint8_t channel = 0; channel < detector->channels; channel++) {
+        if (raw[channel] != ELSTM_MISSING && detector->residual_weight[channel] != 0) {
+            return 1;
+        }
     }
-    return sum;
+    return 0;
 }
 
-/* Score the fine codes against the forecast made before them.  Call only when a channel is present, then let
- * the network read them and write the next forecast.
+/* Score the fine codes against what the network wrote of them.  Call only when a channel is present, before the
+ * network reads them, or after where ahead is 0.
  * raw: [channels], of which only ELSTM_MISSING is looked for.
  */
 ELSTM_KERNEL void elstm_detector_step(const elstm_detector_t *detector, elstm_alarm_t *state,
@@ -197,27 +225,21 @@ ELSTM_KERNEL void elstm_detector_step(const elstm_detector_t *detector, elstm_al
 {
     if (state->seen < detector->warmup) {
         state->seen++;
-    } else {
+    } else if (elstm_detector_sees(detector, raw)) {
         for (uint8_t channel = 0; channel < detector->channels; channel++) {
             channels->residual[channel] = raw[channel] != ELSTM_MISSING
                                               ? (int16_t)elstm_residual(detector, channels, channel)
                                               : (int16_t)0;
         }
+        const int calm = detector->adapt != 0u && elstm_detector_calm(detector, state, channels);
         int32_t score = 0; /* 254 * 2**23 at most */
         for (uint8_t channel = 0; channel < detector->channels; channel++) {
             if (raw[channel] != ELSTM_MISSING) {
-                const int32_t z = detector->whitening == NULL
-                                      ? (int32_t)channels->residual[channel]
-                                      : elstm_whiten(detector, channels->residual, channel);
-                score += elstm_average(detector, channels, channel, z);
-                if (detector->level_limit != 0) {
-                    score += elstm_average(detector, channels, (uint8_t)(detector->channels + channel),
-                                           elstm_level(detector, channels, channel));
-                }
+                score += elstm_channel_part(detector, channels, channel, calm);
             }
         }
         state->score = score;
-        elstm_detector_alarm(detector, state);
+        elstm_detector_alarm(detector, state, channels);
     }
     for (uint8_t lag = detector->lags; lag != 0u; lag--) {
         int16_t *row = channels->fine + (size_t)lag * detector->channels;

@@ -8,8 +8,8 @@
 
 #include "elstm.h"
 
-#if ELSTM_API_VERSION != 3
-#error "elstm_fixed.h is of elstm API 3: copy every elstm file from the same export"
+#if ELSTM_API_VERSION != 4
+#error "elstm_fixed.h is of elstm API 4: copy every elstm file from the same export"
 #endif
 
 /* A kernel is inlined where it is called: there the layer's widths, multipliers and shifts are constants. */

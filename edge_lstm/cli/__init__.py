@@ -11,6 +11,7 @@ from edge_lstm import VERBS, __version__
 
 SUMMARIES = {
     "dataset": "Write a labelled synthetic recording.",
+    "study": "Say whether an LSTM is worth trying on a CSV, and how.",
     "features": "Turn fast samples into rows of integer features, and into the C that computes them.",
     "train": "Train a compact LSTM forecaster on a CSV.",
     "prune": "Prune a trained model and train it on.",
@@ -23,6 +24,7 @@ SUMMARIES = {
     "bench": "Count instructions, flash, RAM and stack on a core.",
     "detect": "Find anomalies in a CSV; print alarms as they happen.",
     "evaluate": "Judge forecast and alarms beside simple methods.",
+    "explain": "Say what a model rests on, what its forecast leaves and why its alarms rise.",
     "report": "Write one self-contained HTML page about a model.",
     "inspect": "Print what is in a model file, or why it is not read.",
     "layers": "Print what is supported, layer by layer.",
@@ -30,7 +32,11 @@ SUMMARIES = {
     "flash": "Write a model's firmware to a board with the board's own tool.",
     "boards": "Print the boards and how each is proven.",
     "fit": "Print which boards take a model, and the most units that fit.",
+    "tune": "Search networks that keep a board's limits; write the best ones.",
+    "fleet": "Train, quantize and verify a model for each asset of a manifest.",
     "monitor": "Send a CSV to a board, row by row, and watch it live.",
+    "serve": "Score many streams over MQTT and HTTP; publish alarms, show them live.",
+    "runs": "Say what made each model in a folder; compare, reproduce, export to MLflow.",
     "demo": "The whole road on a synthetic pump, in one command.",
 }
 

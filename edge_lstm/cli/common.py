@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -68,7 +69,8 @@ def field_help(kind: type) -> dict[str, str]:
     """Each field's sentence from the docstring: what stands after ``name:`` until the next field."""
     names = [field.name for field in fields(kind)]
     words = " ".join((kind.__doc__ or "").split())
-    places = sorted((words.find(f"{name}: "), name) for name in names if f"{name}: " in words)
+    found = ((re.search(rf"\b{name}: ", words), name) for name in names)
+    places = sorted((match.start(), name) for match, name in found if match is not None)
     helps = {}
     for index, (start, name) in enumerate(places):
         stop = places[index + 1][0] if index + 1 < len(places) else len(words)
@@ -105,8 +107,31 @@ class Names(click.ParamType):  # type: ignore[type-arg]
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
 
 
+class Reals(click.ParamType):  # type: ignore[type-arg]
+    """Numbers with commas between, as in 0,0.25; a TOML list works too."""
+
+    name = "x,x..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        try:
+            parts = value if isinstance(value, (tuple, list)) else str(value).split(",")
+            return tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"'{value}' is not numbers with commas between, as in 0,0.25", param, ctx)
+
+
 def _type(annotation: Any) -> Any:
-    return {int: int, float: float, str: str, bool: bool}.get(annotation, Numbers())
+    plain = {
+        int: int,
+        float: float,
+        str: str,
+        bool: bool,
+        tuple[str, ...]: Names(),
+        tuple[float, ...]: Reals(),
+    }
+    return plain.get(annotation, Numbers())
 
 
 def options_of(kind: type, skip: tuple[str, ...] = ()) -> Callable[[F], F]:

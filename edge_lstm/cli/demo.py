@@ -10,7 +10,6 @@ import click
 
 from edge_lstm.cli.common import FILE, Names, json_option, print_json, print_table, progress, verb
 from edge_lstm.verbs.demo import Demo, demo
-from edge_lstm.verbs.evaluate import FLOAT, INT8
 
 
 @verb("demo")
@@ -43,8 +42,8 @@ def summary(result: Demo) -> dict[str, Any]:
 
 def table_rows(result: Demo) -> list[list[Any]]:
     """The one table: figure, float, int8."""
-    methods = result.evaluation.methods
-    real, int8 = methods[FLOAT], methods[INT8]
+    real, int8 = result.evaluation.real, result.evaluation.int8
+    assert real is not None
     rows: list[list[Any]] = [["forecast R2", *(m.forecast.r2 if m.forecast else None for m in (real, int8))]]
     for title, name in (("AUC-PR", "auc_pr"), ("alarms: event F1", "event_f1"), ("faults found", "found"),
                         ("false alarms", "false_alarms"), ("median delay, rows", "delay_rows")):  # fmt: skip

@@ -62,11 +62,21 @@ def in_spreads(score: float, channels: int) -> float:
 class EventStream:
     """Follows a detection row by row and tells when an alarm starts and when it ends."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """names: of the channels, in the detector's order."""
-        self.names = tuple(names)
-        self._row = 0
-        self._open: Event | None = None
+    def __init__(
+        self,
+        names: Sequence[str],
+        scored: BoolArray | None = None,
+        row: int = 0,
+        lasting: Event | None = None,
+    ) -> None:
+        """names: of the channels, in the detector's order.  scored: bool (channels,), None: all of them.
+
+        row: the next row.  lasting: an alarm so far.
+        """
+        self._scored = np.ones(len(names), dtype=bool) if scored is None else scored
+        self.names = tuple(name for name, kept in zip(names, self._scored, strict=True) if kept)
+        self.row = row
+        self.lasting = lasting
 
     def push(
         self,
@@ -82,30 +92,33 @@ class EventStream:
         score, threshold, contributions (channels,): squared spreads.  present: bool (channels,), the
         channels that the score counts; None means all.
         """
-        row, event = self._row, self._open
-        self._row += 1
+        row, event = self.row, self.lasting
+        self.row += 1
         if not alarm:
-            self._open = None
+            self.lasting = None
             return None if event is None else replace(event, stop_row=row, stop=stamp)
         peak = in_spreads(score, len(self.names))
         if event is None:
             limit = in_spreads(threshold, len(self.names))
-            self._open = Event(row, None, stamp, None, row, peak, limit, self._shares(contributions, present))
-            return self._open
+            self.lasting = Event(
+                row, None, stamp, None, row, peak, limit, self.shares(contributions, present)
+            )
+            return self.lasting
         if peak > event.peak_score:
-            shares = self._shares(contributions, present)
-            self._open = replace(event, peak_row=row, peak_score=peak, contributions=shares)
+            shares = self.shares(contributions, present)
+            self.lasting = replace(event, peak_row=row, peak_score=peak, contributions=shares)
         return None
 
     def close(self) -> Event | None:
         """End of the stream: the alarm that still lasts, with what is known of it, else None."""
-        event, self._open = self._open, None
+        event, self.lasting = self.lasting, None
         return event
 
-    def _shares(self, contributions: FloatArray, present: BoolArray | None) -> dict[str, float]:
-        power = np.asarray(contributions, dtype=np.float64)
-        if present is not None and np.any(present):
-            power = np.where(present, power, 0.0)
+    def shares(self, contributions: FloatArray, present: BoolArray | None = None) -> dict[str, float]:
+        """Each scored channel's part of a score, 0 .. 1; see ``push`` for the arguments."""
+        power = np.asarray(contributions, dtype=np.float64)[self._scored]
+        if present is not None and np.any(present[self._scored]):
+            power = np.where(present[self._scored], power, 0.0)
         total = float(power.sum())
         shares = power / total if total > 0 else np.full(len(power), 1 / len(power))
         return dict(zip(self.names, shares.tolist(), strict=True))
@@ -116,12 +129,13 @@ def events(
     names: Sequence[str],
     stamps: Sequence[str] | None = None,
     present: BoolArray | None = None,
+    scored: BoolArray | None = None,
 ) -> list[Event]:
     """All alarms of a stream, in order; the last one has no ``stop_row`` where it lasts to the end.
 
-    For the integer detector's results, see ``floating.from_fixed``.
+    scored: see ``EventStream``.  For the integer detector's results, see ``floating.from_fixed``.
     """
-    stream = EventStream(names)
+    stream = EventStream(names, scored)
     found = []
     for t in range(len(detection.score)):
         event = stream.push(

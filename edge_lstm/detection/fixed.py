@@ -1,25 +1,30 @@
 """The detector in integers: what the C runs, sample by sample.  Spec: NUMERICS.md, 7.
 
-Reads fine codes of the inputs and the network's output codes, made one row before; writes scores and alarms.
+Reads fine codes of the inputs and the network's output codes, made ``ahead`` rows before; writes scores and
+alarms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.arrays import FloatArray, frozen
+from edge_lstm.detection import scores
+from edge_lstm.detection.scores import INT32_MAX as INT32_MAX
+from edge_lstm.detection.scores import RESIDUAL_BITS as RESIDUAL_BITS
+from edge_lstm.detection.scores import SCORE_BITS as SCORE_BITS
+from edge_lstm.detection.scores import ScoreState
 from edge_lstm.errors import ModelError, raise_all
 from edge_lstm.fixedpoint import IntArray, rounding_shift, saturate
+from edge_lstm.predictor import MAX_AHEAD
 
-RESIDUAL_BITS = 10  # standardized residuals are Q5.10: one spread is 1024 codes
-SCORE_BITS = 12  # scores are Q19.12 sums of squared spreads
 MAX_CHANNELS = 127  # 2 * 127 rows of 2**23 at most: the score cannot overflow
 MAX_LAGS = 32
-INT32_MAX = 2**31 - 1
+MAX_ADAPT_LIMIT = 3072  # Q5.10: three spreads
 MISSING = -(2**31)  # the raw integer that stands for a missing value
 
 
@@ -28,21 +33,30 @@ class QDetector:
     """Every constant of the integer detector.  R rows are scored: one a channel, with levels two a channel.
 
     lags: rows before the present one that the forms read.
+    ahead: the network's output after row t is a forecast of row t + ahead; 0: a reconstruction of row t.
+    output_bits: 8 or 16, of the network's output codes.
     forms: int16 (channels, (lags + 1) * channels) over fine codes, the present row first, then the one
     before; forms_shift: 0 .. 15.  None: the fine codes themselves.
-    residual_weight, offset: int32 (R,); output_weight: int32 (channels,); shift: 0 .. 20.  With network
-    outputs y row r < channels has the standardized residual
+    residual_weight, offset: int32 (R,); output_weight: int32 (channels,); shift: 0 .. 20.  With the network's
+    outputs y for the row, row r < channels has the standardized residual
         sat16(rounding_shift(residual_weight * sat16(rounding_shift(forms @ fine, forms_shift))
                              - output_weight * (y - output_zero_point) - offset, shift))
+    A channel of residual_weight 0 is context: it is read, but not scored.
     level_limit: 0, or Q5.10: each channel has a second row, the standardized fine code itself, within
     +-level_limit.
     whitening: int16 (channels, channels) of the first rows, or None; whitening_shift: 0 .. 15.
     alpha: EWMA weight of the new sample in 1/256, 1 .. 256.
     smoothed_gain, energy_gain: weights in 1/256 of the squared EWMA and of the EWMA of squares, 0 .. 256.
-    The alarm threshold is ``base + (excess * gain >> 8)``; gain 0 makes it fixed.  Between base and
-    threshold a score moves ``excess`` (its running mean above base) by ``1 / 2**rate``.
+    The alarm threshold is ``score_mean + base + (excess * gain >> 8)``; gain 0 leaves excess as it is.  A
+    score between score_mean + base and the threshold moves ``excess`` (its running mean above that) by
+    ``1 / 2**rate``; one up to the threshold moves score_mean by ``1 / 2**depth``, with depth 0 not at all.
     clear: an alarm ends below threshold * clear / 256.  debounce: samples in a row that start or end
-    an alarm.  warmup: samples after a reset without a score, ``lags`` and 1 or more.
+    an alarm.  warmup: samples after a reset without a score, ``lags``, ``ahead`` and 1 or more.
+    hold, cooldown: rows for which an alarm lasts at least, and for which none starts after one.
+    knee: int16 (R,) Q5.10 or None: deviations beyond it count by Huber's likelihood.
+    adapt: 0, or level and spread of each row follow the stream over 2**adapt rows, up to ``adapt_limit``
+    (Q5.10) from the trained ones; usual: int16 (R,) Q5.10, the mean deviation of each row in normal data.
+    stuck: uint16 (channels,) or None: equal rows after which a channel is stuck, 0 for never.
     """
 
     start: int
@@ -67,10 +81,22 @@ class QDetector:
     clear: int
     debounce: int
     warmup: int
+    ahead: int = 1
+    output_bits: int = 8
+    score_mean: int = 0
+    depth: int = 0
+    hold: int = 0
+    cooldown: int = 0
+    knee: IntArray | None = None
+    adapt: int = 0
+    adapt_limit: int = 0
+    usual: IntArray | None = None
+    stuck: IntArray | None = None
 
     def __post_init__(self) -> None:
-        for attribute in ("residual_weight", "output_weight", "offset"):
-            object.__setattr__(self, attribute, frozen(getattr(self, attribute), np.int64))
+        for attribute in ("residual_weight", "output_weight", "offset", "knee", "usual", "stuck"):
+            if getattr(self, attribute) is not None:
+                object.__setattr__(self, attribute, frozen(getattr(self, attribute), np.int64))
         for attribute in ("forms", "whitening"):
             if getattr(self, attribute) is not None:
                 object.__setattr__(self, attribute, frozen(getattr(self, attribute), np.int16))
@@ -85,6 +111,12 @@ class QDetector:
         """Scored rows: one or two a channel."""
         return self.channels * (2 if self.level_limit else 1)
 
+    @property
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """Bool (channels,): those that are no context."""
+        weights: npt.NDArray[np.bool_] = self.residual_weight[: self.channels] != 0
+        return weights
+
     def _problems(self) -> list[str]:
         problems = []
         channels = self.channels
@@ -94,26 +126,44 @@ class QDetector:
             problems.append(f"residual_weight and offset must have {self.rows} entries, one a scored row")
         elif self._largest_sum() > INT32_MAX:
             problems.append("a residual can exceed 32 bits; quantize the detector with a smaller shift")
+        elif not self.scored.any():
+            problems.append("every channel is context (residual_weight 0), so nothing is scored")
         width = (self.lags + 1) * channels
         problems += _matrix_problems("forms", self.forms, (channels, width))
         problems += _matrix_problems("whitening", self.whitening, (channels, channels))
+        if self.output_bits not in (8, 16):
+            problems.append(f"output_bits is {self.output_bits}, expected 8 or 16")
         if self.forms is None and self.lags:
             problems.append(f"lags is {self.lags} without forms, expected 0")
+        if (self.usual is None) != (self.adapt == 0):
+            problems.append(f"adapt is {self.adapt}, but usual is {self.usual}; it takes both or none")
+        problems += self._entries("knee", self.rows, 1, 32767) + self._entries("usual", self.rows, 0, 32767)
+        problems += self._entries("stuck", channels, 0, 65535)
         for name, low, high in (
             ("start", -32768, 32767), ("lags", 0, MAX_LAGS), ("forms_shift", 0, 15),
-            ("output_zero_point", -128, 127), ("shift", 0, 20), ("level_limit", 0, 32767),
+            ("output_zero_point", -32768, 32767), ("shift", 0, 20), ("level_limit", 0, 32767),
             ("whitening_shift", 0, 15), ("alpha", 1, 256), ("smoothed_gain", 0, 256), ("energy_gain", 0, 256),
             ("base", 0, INT32_MAX), ("excess", 0, INT32_MAX), ("gain", 0, 2**24), ("rate", 0, 20),
-            ("clear", 1, 256), ("debounce", 1, 255), ("warmup", max(1, self.lags), 65535),
+            ("clear", 1, 256), ("debounce", 1, 255), ("ahead", 0, MAX_AHEAD),
+            ("warmup", max(1, self.lags, self.ahead), 65535),
+            ("score_mean", 0, INT32_MAX * (self.depth > 0)), ("depth", 0, 20), ("hold", 0, 65535),
+            ("cooldown", 0, 65535), ("adapt", 0, 18), ("adapt_limit", 0, MAX_ADAPT_LIMIT * (self.adapt > 0)),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 problems.append(f"{name} is {getattr(self, name)}, expected {low} .. {high}")
         return problems
 
+    def _entries(self, name: str, count: int, low: int, high: int) -> list[str]:
+        """What is wrong with an array that may be None."""
+        values = getattr(self, name)
+        if values is None or (values.shape == (count,) and ((values >= low) & (values <= high)).all()):
+            return []
+        return [f"{name} must have {count} entries of {low} .. {high}"]
+
     def _largest_sum(self) -> int:
-        """Bound on the standardized residual before its shift, rounding included: |y - zero point| <= 255."""
+        """Bound on the standardized residual before its shift, rounding included."""
         bound = 32768 * np.abs(self.residual_weight) + np.abs(self.offset) + (1 << 19)
-        bound[: self.channels] += 255 * np.abs(self.output_weight)
+        bound[: self.channels] += (2**self.output_bits - 1) * np.abs(self.output_weight)
         return int(bound.max(initial=0))
 
 
@@ -141,20 +191,19 @@ def detector_values(detector: QDetector) -> dict[str, Any]:
 class DetectorState:
     """What the detector keeps between samples.
 
-    smoothed: int32 Q5.16 (rows,), the EWMA of each row.  energy: int32 Q10.12 (rows,), that of its square.
     history: int16 (lags, channels), fine codes of the rows before, the newest first.
-    forecast: int8 codes of the network's output for the row to come.
+    forecast: (ahead, channels), the network's output codes for the rows to come, the next row first.
+    seen: rows up to ``warmup``.  held: int16 (channels,), the fine codes of the last row.
+    still: uint16 (channels,), rows in a row in which a channel's fine code stayed, up to ``stuck``.
+    scores: what follows the standardized residuals.
     """
 
-    smoothed: IntArray
-    energy: IntArray
     history: IntArray
     forecast: IntArray
-    score: int
-    excess: int
     seen: int
-    run: int
-    alarm: int
+    held: IntArray
+    still: IntArray
+    scores: ScoreState
 
 
 @dataclass(frozen=True)
@@ -170,10 +219,10 @@ class Detection:
 
 def reset(detector: QDetector) -> DetectorState:
     """The state after power-on."""
-    zeros = np.zeros(detector.rows, dtype=np.int64)
     history = np.full((detector.lags, detector.channels), detector.start, dtype=np.int64)
-    forecast = np.full(detector.channels, detector.output_zero_point, dtype=np.int64)
-    return DetectorState(zeros, zeros, history, forecast, 0, detector.excess, 0, 0, 0)
+    forecast = np.full((detector.ahead, detector.channels), detector.output_zero_point, dtype=np.int64)
+    held = np.full(detector.channels, detector.start, dtype=np.int64)
+    return DetectorState(history, forecast, 0, held, np.zeros_like(held), scores.start(detector))
 
 
 def formed(detector: QDetector, fine: IntArray) -> IntArray:
@@ -199,12 +248,15 @@ def _sums(detector: QDetector, fine: IntArray, forecast: IntArray) -> IntArray:
 def errors(detector: QDetector, fine: IntArray, outputs: IntArray) -> FloatArray:
     """Forecast errors of a stream from reset, in fine codes, float64 (steps, channels), usually 0.
 
+    Of context they are 0.
+
     fine: int16 (steps, channels).  outputs: (steps, channels), the network's after it has read each row.
     """
     state = reset(detector)
-    before = np.vstack([state.forecast, outputs[:-1]]).astype(np.int64)[: len(fine)]
+    forecast = np.vstack([state.forecast, outputs]).astype(np.int64)[: len(fine)]
     history = np.vstack([state.history[::-1], fine]).astype(np.int64)
-    error: FloatArray = _sums(detector, history, before) / detector.residual_weight[: detector.channels]
+    weight = np.where(detector.scored, detector.residual_weight[: detector.channels], 1)
+    error: FloatArray = np.where(detector.scored, _sums(detector, history, forecast) / weight, 0.0)
     return error
 
 
@@ -224,80 +276,63 @@ def residuals(
     if not detector.level_limit:
         return z
     acc = detector.residual_weight[channels:] * fine[lags:] - detector.offset[channels:]
-    level = np.clip(rounding_shift(acc, detector.shift), -detector.level_limit, detector.level_limit)
+    level = saturate(rounding_shift(acc, detector.shift), 16)
     return np.hstack([z, np.where(present, level, 0)])
 
 
-def average(target: IntArray, start: IntArray, weight: IntArray) -> IntArray:
-    """EWMA (rows, R) of ``target`` from ``start`` (R,), by ``weight`` / 256; both int64."""
-    rows, value = np.empty_like(target), start
-    for t in range(len(target)):
-        step = (target[t] - value) * weight[t]
-        value = value + (step >> 8) + ((step & 255) > 127 + (step < 0))  # rounding_shift(step, 8)
-        rows[t] = value
-    return rows
+def _still(
+    detector: QDetector, fine: IntArray, present: npt.NDArray[np.bool_], state: DetectorState
+) -> IntArray:
+    """Rows in a row (rows, channels) in which each channel has kept its fine code, up to ``stuck``."""
+    if detector.stuck is None:
+        return np.zeros(fine.shape, dtype=np.int64)
+    return scores.still(detector.stuck, fine, present, state.held, state.still)
 
 
-def parts(detector: QDetector, smoothed: IntArray, energy: IntArray) -> IntArray:
-    """What each row adds to the score, Q19.12, of averages (..., R)."""
-    coarse = rounding_shift(smoothed, 6)
-    return (((coarse * coarse) >> 8) * detector.smoothed_gain + energy * detector.energy_gain) >> 8
+def _is_stuck(detector: QDetector, still: IntArray) -> npt.NDArray[np.bool_]:
+    limit = np.zeros(detector.channels) if detector.stuck is None else detector.stuck
+    return np.asarray((limit > 0) & (still == limit))
 
 
-def threshold(detector: QDetector, excess: int) -> int:
-    """The alarm threshold for a mean excess, Q19.12."""
-    return min(detector.base + (excess * detector.gain >> 8), INT32_MAX)
+def stuck_channels(
+    detector: QDetector, fine: IntArray, present: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Which channels are stuck after each row of a stream from reset, bool (steps, channels).
 
-
-def _alarm(detector: QDetector, state: DetectorState) -> DetectorState:
-    """Compare the score with the threshold: hysteresis, debounce, and the streaming mean excess."""
-    high = threshold(detector, state.excess)
-    low = high * detector.clear >> 8
-    crossed = state.score < low if state.alarm else state.score > high
-    run = state.run + 1 if crossed else 0
-    excess = state.excess
-    if not state.alarm and detector.base < state.score <= high and detector.gain > 0:
-        excess += int(rounding_shift(state.score - detector.base - excess, detector.rate))
-    if run >= detector.debounce:
-        return replace(state, excess=excess, run=0, alarm=1 - state.alarm)
-    return replace(state, excess=excess, run=run)
+    fine: int16 fine codes (steps, channels), missing ones held.  present: bool, the same shape.
+    """
+    return _is_stuck(detector, _still(detector, fine, present, reset(detector)))
 
 
 def detect(
     detector: QDetector,
     fine: IntArray,
-    forecast: IntArray,
+    outputs: IntArray,
     present: npt.NDArray[np.bool_],
     state: DetectorState | None = None,
 ) -> tuple[Detection, DetectorState]:
     """Run the detector over a stream from ``state`` (None: from reset); also returns the state after it.
 
-    fine: int16 fine codes (steps, channels), missing ones held.  forecast: int8 (steps, channels), the
-    network's output after it has read row t.  present: bool (steps, channels).  A row without any channel
-    changes nothing (its forecast is not read).
+    fine: int16 fine codes (steps, channels), missing ones held.  outputs: (steps, channels), the
+    network's output codes after it has read row t.  present: bool (steps, channels).  A row without any
+    channel changes nothing (its outputs are not read); one of context alone is read, but not scored.
     """
     state = state or reset(detector)
     taken = np.flatnonzero(present.any(axis=1))
-    before = np.vstack([state.forecast, forecast[taken]]).astype(np.int64)
+    forecast = np.vstack([state.forecast, outputs[taken]]).astype(np.int64)
     warm = min(max(detector.warmup - state.seen, 0), len(taken))
     scored = taken[warm:]
     history = np.vstack([state.history[::-1], fine[taken]]).astype(np.int64)
-    here = np.hstack([present[scored]] * (detector.rows // detector.channels))
-    weight = np.where(here, detector.alpha, 0)
-    z = residuals(detector, history[warm:], before[warm:-1], present[scored])
-    smoothed = np.vstack([state.smoothed, average(z << 6, state.smoothed, weight)])
-    energy = np.vstack([state.energy, average((z * z) >> 8, state.energy, weight)])
-    each = parts(detector, smoothed, energy)
-    score = np.where(here, each[1:], 0).sum(axis=1)
-    columns = [(state.score, state.alarm, threshold(detector, state.excess))]
-    for value in score.tolist():
-        state = _alarm(detector, replace(state, score=value))
-        columns.append((value, state.alarm, threshold(detector, state.excess)))
-    state = replace(
-        state, smoothed=smoothed[-1], energy=energy[-1], forecast=before[-1], seen=state.seen + warm,
-        history=history[len(history) - detector.lags :][::-1],
+    still = _still(detector, fine, present, state)
+    stuck = _is_stuck(detector, still)
+    z = residuals(detector, history[warm:], forecast[warm : len(taken)], present[scored])
+    counts = (present[scored] & detector.scored).any(axis=1)
+    scored, z = scored[counts], z[counts]
+    table, contributions, last = scores.run(detector, z, present[scored], stuck[scored], state.scores)
+    row = np.searchsorted(scored, np.arange(len(fine)), side="right")  # scored rows up to each row
+    state = DetectorState(
+        history[len(history) - detector.lags :][::-1], forecast[len(taken) :], state.seen + warm,
+        np.vstack([state.held, fine])[-1], np.vstack([state.still, still])[-1], last,
     )  # fmt: skip
-    held = np.searchsorted(scored, np.arange(len(fine)), side="right")  # scored rows up to each row
-    table = np.array(columns, dtype=np.int64)[held]
-    channels = each.reshape(len(each), -1, detector.channels).sum(axis=1)
-    return Detection(table[:, 0], table[:, 1].astype(np.uint8), table[:, 2], channels[held]), state
+    parts = np.where(stuck, scores.STUCK_PART, contributions[row])
+    return Detection(table[row, 0], table[row, 1].astype(np.uint8), table[row, 2], parts), state

@@ -123,13 +123,19 @@ def cross_validated(values: Callable[[BoolArray], FloatArray], normal: BoolArray
     return found
 
 
-def fit_predictor(rows: Rows, lags: int | None = None) -> tuple[LinearPredictor, FloatArray]:
-    """Ridge regression of each row on the ``lags`` before it, and cross-validated forecasts (rows, channels).
+def fit_predictor(
+    rows: Rows, lags: int | None = None, ahead: int = 1, scored: BoolArray | None = None
+) -> tuple[LinearPredictor, FloatArray]:
+    """Ridge regression of each row on those before it, and cross-validated forecasts (rows, channels).
 
+    lags: rows that are read, the newest of them ``ahead`` rows old: the kernel of younger ones is 0.
+    scored: bool (channels,), those that are forecast (None: all); the others are read.
     The spreads are those of the cross-validated errors.  Raises DataError where rows are too few.
     """
     channels = rows.x.shape[1]
-    lags = lags_for(channels, int(rows.normal.sum())) if lags is None else lags
+    if lags is None:
+        lags = lags_for(channels, int(rows.normal.sum()))
+    lags = lags + ahead - 1 if lags else 0
     learnt = clean(rows, lags)
     if learnt.sum() < 2 * FOLDS or not lags:
         least = max(2 * FOLDS, 0 if lags else ROWS_A_WEIGHT * channels)
@@ -137,7 +143,7 @@ def fit_predictor(rows: Rows, lags: int | None = None) -> tuple[LinearPredictor,
             f"linear predictor: {learnt.sum()} normal rows that follow {lags} normal rows, expected "
             f"{least} or more; give more normal training rows without gaps"
         )
-    table = lagged(rows, lags)
+    table = lagged(rows, lags)[:, (ahead - 1) * channels :]
 
     def fit(learn: BoolArray) -> Any:
         ridge = require("sklearn.linear_model", "data").Ridge(alpha=RIDGE * learn.sum(), solver="cholesky")
@@ -146,8 +152,13 @@ def fit_predictor(rows: Rows, lags: int | None = None) -> tuple[LinearPredictor,
     forecasts = cross_validated(lambda learn: fit(learn).predict(table).reshape(rows.x.shape), learnt)
     model = fit(learnt)
     spread = errors_spread((rows.x - forecasts)[learnt], rows.present[learnt])
-    kernel = np.asarray(model.coef_).reshape(channels, lags, channels).transpose(1, 2, 0)
-    return LinearPredictor(kernel, np.atleast_1d(model.intercept_), spread), forecasts
+    kernel = np.zeros((lags, channels, channels))
+    kernel[ahead - 1 :] = np.asarray(model.coef_).reshape(channels, -1, channels).transpose(1, 2, 0)
+    bias = np.atleast_1d(model.intercept_)
+    if scored is not None:
+        kernel, bias = np.where(scored, kernel, 0.0), np.where(scored, bias, 0.0)
+        spread, forecasts = np.where(scored, spread, 1.0), np.where(scored, forecasts, 0.0)
+    return LinearPredictor(kernel, bias, spread), forecasts
 
 
 def errors_spread(error: FloatArray, counted: BoolArray) -> FloatArray:

@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 
 from edge_lstm import __version__
+from edge_lstm.emit.c_detector import option_arrays, option_fields, option_members, option_tables
 from edge_lstm.emit.c_layers import EMITTERS, refusals
 from edge_lstm.emit.c_plan import Block, Plan
 from edge_lstm.emit.c_scaling import raw_lines, scalers_table
@@ -26,15 +27,15 @@ from edge_lstm.emit.c_tables import LINE, codes_table, detector_constant, layer_
 from edge_lstm.errors import UnsupportedModel, raise_all
 from edge_lstm.program import Program
 from edge_lstm.qgraph import Quantization
-from edge_lstm.scaling import QScaling
+from edge_lstm.scaling import FINE_BITS, QScaling
 
 __all__ = ["API_VERSION", "emit_c", "layer_symbols", "program_hash", "runtime_text"]
 
-API_VERSION = 3  # of elstm.h
+API_VERSION = 4  # of elstm.h
 # beside every model: raw integers to codes, the detector, tables, the integer primitives, the kernels by core
 RUNTIME = (
     "elstm.c", "elstm.h", "elstm_fixed.h", "elstm_activations.h", "elstm_m0.h", "elstm_m3.h", "elstm_dsp.h",
-    "elstm_mve.h", "elstm_simd.h", "elstm_lanes.h", "elstm_detector.h",
+    "elstm_mve.h", "elstm_simd.h", "elstm_lanes.h", "elstm_scores.h", "elstm_detector.h",
 )  # fmt: skip
 # beside models that call them; the first ones are headers alone
 MORE = ("elstm_lstm", "elstm_wide", "elstm_operators", "elstm_softmax", "elstm_lstm_variants", "elstm_native")
@@ -115,6 +116,8 @@ def _values(program: Program, plan: Plan, parts: Sequence[Part], scaling: QScali
     if detector is not None:
         constant = detector_constant(detector)
         constant.members["scalers"] = "scalers"
+        constant.members.update(option_members(detector))
+        constant.tables.extend(option_tables(detector))
         constants.append(constant)
     return {
         "name": name,
@@ -146,7 +149,10 @@ def _values(program: Program, plan: Plan, parts: Sequence[Part], scaling: QScali
         "resets": [statement for part in parts for statement in part.resets],
         "unused": [name for name in ("state", "x") if not any(part.uses(name) for part in parts)],
         "detector": detector is not None,
+        "option_arrays": option_arrays(detector) if detector is not None else {},
+        "forecasts": detector is not None and detector.output_weight.any(),  # else the network is left out
         "warmup": detector.warmup if detector is not None else 0,
+        "ahead": detector.ahead if detector is not None else 1,
     }
 
 
@@ -211,6 +217,8 @@ def _fields(program: Program, plan: Plan, parts: Iterable[Part]) -> list[Field]:
     if program.detector is not None:
         n, rows = program.detector.channels, program.detector.rows
         kept = (program.detector.lags + 1) * n
+        bits, forecasts = program.output.bits, max(program.detector.ahead, 1) * n
+        of = "the row to come" if program.detector.ahead else "the last row"
         found += [
             Field(4, "elstm_alarm_t detector", "score, running mean excess, counters, alarm"),
             Field(4, f"int32_t smoothed[{rows}]", "Q5.16: running mean of each scored row"),
@@ -219,10 +227,13 @@ def _fields(program: Program, plan: Plan, parts: Iterable[Part]) -> list[Field]:
             Field(
                 2,
                 f"int16_t fine[{kept}]",
-                "inputs of the last rows, the last first: codes with 6 more bits",
+                f"inputs of the last rows, the last first: codes with {FINE_BITS} more bits"
+                if program.input.bits == 8
+                else "codes of the last rows, the last first",
             ),
-            Field(1, f"int8_t forecast[{n}]", "the network's codes for the row to come"),
+            Field(bits // 8, f"int{bits}_t forecast[{forecasts}]", f"the network's codes for {of}"),
         ]
+        found += [field for field in option_fields(program.detector).values() if field is not None]
     found += [field for part in parts for code in part.codes for field in code.fields]
     found += [
         Field(bits // 8, f"int{bits}_t scratch{bits}[{codes}]", "what layers hand on to one another")

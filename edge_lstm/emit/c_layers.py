@@ -237,8 +237,6 @@ def refusals(program: Program) -> list[str]:
         problems.append(f"it has {widest} features or rows of a window, at most {LARGEST} fit")
     if program.detector is not None and program.window:
         problems.append("its detector scores row by row, but the network takes a window at a time")
-    if program.detector is not None and {program.input.bits, program.output.bits} != {8}:
-        problems.append("its detector reads 8-bit codes, but the network takes or gives 16-bit codes")
     return problems
 
 

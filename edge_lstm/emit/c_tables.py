@@ -215,9 +215,10 @@ def detector_constant(detector: QDetector) -> Constant:
     for name in (
         "base", "excess", "gain", "warmup", "alpha", "smoothed_gain", "energy_gain", "clear", "level_limit",
         "start", "channels", "rows", "lags", "forms_shift", "shift", "whitening_shift", "rate", "debounce",
-        "output_zero_point",
+        "output_zero_point", "output_bits", "ahead",
     ):  # fmt: skip
         members[name] = int(getattr(detector, name))
+    members["context"] = int((~detector.scored).sum())
     return Constant(tables, "elstm_detector_t", "detector", members)
 
 

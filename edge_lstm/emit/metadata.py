@@ -104,6 +104,7 @@ def _channel_values(channel: Channel) -> dict[str, Any]:
         "scale": float(channel.scale),
         "resolution": float(channel.resolution),
         "zero": float(channel.zero),
+        **({"context": True} if channel.context else {}),
     }
 
 

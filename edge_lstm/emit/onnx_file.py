@@ -119,6 +119,7 @@ def _channel(channel: Channel) -> dict[str, Any]:
         "unit": channel.unit,
         "center": float(channel.center),
         "scale": float(channel.scale),
+        **({"context": True} if channel.context else {}),
     }
 
 

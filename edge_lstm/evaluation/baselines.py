@@ -5,7 +5,6 @@ Reads a scaled stream and the rows to learn from; writes each method's scores, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +15,15 @@ from edge_lstm.detection import floating
 from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_detector
 from edge_lstm.detection.floating import FloatDetection
 from edge_lstm.detection.linear import Rows, cross_validated
+from edge_lstm.detection.methods import method_config
 from edge_lstm.evaluation.methods import (
+    Arima,
     Autoencoder,
     Baseline,
     Forest,
-    Linear,
-    Mean,
-    Pca,
-    Persistence,
+    Line,
     Seasonal,
+    WindowPca,
 )
 from edge_lstm.evaluation.period import period
 
@@ -32,18 +31,18 @@ from edge_lstm.evaluation.period import period
 def default_baselines(rows: Rows) -> list[Baseline]:
     """All of ``methods``, each with its usual size."""
     channels, learnt = rows.x.shape[1], rows.x[rows.normal]
-    return [
-        Mean("z-score", raw=True), Mean("EWMA chart", raw=False), Persistence(), Seasonal(period(learnt)),
-        Linear(channels, len(learnt)), Pca(), Forest(), Autoencoder(),
-    ]  # fmt: skip
+    lines = [Line(method, channels, len(learnt)) for method in ("zscore", "ewma", "persistence", "var")]
+    pca = WindowPca() if channels == 1 else Line("pca", channels, len(learnt))
+    return [*lines, pca, Seasonal(period(learnt)), Arima(), Forest(), Autoencoder()]
 
 
 @dataclass(frozen=True, eq=False)
 class BaselineResult:
     """A baseline on a stream, from reset.  expected: (steps, channels), its forecast OF each row, NaN where
-    it has none; None where the method does not forecast."""
+    it has none; None where the method does not forecast.  method: see Baseline."""
 
     name: str
+    method: str
     detection: FloatDetection
     expected: FloatArray | None
 
@@ -61,8 +60,8 @@ def run_baseline(
 
     x, present: (steps, channels), network units.  gap: bool (steps,), time was interrupted before the row.
     normal: bool (steps,), the rows to learn from, so no test row.  Spread, threshold and alarms follow
-    ``config`` as for the LSTM, from residuals of rows that the method has not seen; a baseline has the
-    EWMA of its residuals alone, no level and no Mahalanobis weighting, a ``raw`` one alpha 1.
+    ``config`` as for the LSTM, from residuals of rows that the method has not seen; a baseline scores
+    as ``detection.methods.method_config`` says.
     """
     rows, steps = Rows.of(x, present, gap, normal)
 
@@ -73,27 +72,16 @@ def run_baseline(
     held_out = cross_validated(residuals, rows.normal)
     baseline.fit(rows)
     residual, counted = baseline.residuals(rows)
-    config = replace(config, weighting="spread", smoothing="residual", level=0.0)
-    config = replace(config, alpha=1.0) if baseline.raw else config
+    config = replace(
+        method_config(baseline.method, config, x.shape[1]), stuck=0.0
+    )  # residuals tell nothing of it
     detector = fit_detector(held_out, held_out, counted, rows.normal, config, floor)
     whole, where = _spread(residual, counted, steps, len(x))
     expected = None
     if baseline.forecasts:
         expected = np.where(where, np.asarray(x) - whole, np.nan)
-    return BaselineResult(baseline.name, floating.scan(detector, whole, whole, where), expected)
-
-
-def run_baselines(
-    x: FloatArray,
-    present: BoolArray,
-    gap: BoolArray,
-    normal: BoolArray,
-    config: DetectorConfig,
-    baselines: Sequence[Baseline] | None = None,
-) -> list[BaselineResult]:
-    """Run each baseline, by default all of them; see ``run_baseline``."""
-    chosen = default_baselines(Rows.of(x, present, gap, normal)[0]) if baselines is None else baselines
-    return [run_baseline(baseline, x, present, gap, normal, config) for baseline in chosen]
+    detection = floating.scan(detector, whole, whole, where)
+    return BaselineResult(baseline.name, baseline.method, detection, expected)
 
 
 def _spread(

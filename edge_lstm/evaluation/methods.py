@@ -11,13 +11,23 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from edge_lstm.arrays import BoolArray, FloatArray
-from edge_lstm.detection.linear import Rows, clean, fit_predictor, lagged, lags_for
+from edge_lstm.detection.linear import Rows, clean, lags_for
+from edge_lstm.detection.methods import (
+    METHODS,
+    expectations,
+    fit_method,
+    learnt_windows,
+    principal_axes,
+    window_rows,
+    windows,
+)
 from edge_lstm.errors import DataError
 from edge_lstm.optional import require
 
-PCA_VARIANCE = 0.9  # share that the components keep
-WINDOW = 32  # rows of a window where the stream has one channel
-FEW_ROWS = 400  # below, a period cannot be told
+ARIMA_ORDER = (2, 1, 1)
+ARIMA_ROWS = 5000  # last ones, at most, that its four coefficients are estimated from
+ARIMA_LEAST = 50
+MA_MOST = 0.99  # of the moving average's coefficient: an error is forgotten
 FOREST = {"n_estimators": 100, "random_state": 0}
 AUTOENCODER = {"max_iter": 60, "random_state": 0, "early_stopping": True}
 BOTTLENECK = 4  # inputs of the autoencoder for each unit of its middle layer
@@ -26,12 +36,13 @@ BOTTLENECK = 4  # inputs of the autoencoder for each unit of its middle layer
 class Baseline(ABC):
     """One causal method: learn from normal rows, then give each row's residual.
 
-    forecasts: its residuals are errors of a forecast, one column a channel.  raw: scored without smoothing.
+    forecasts: its residuals are errors of a forecast, one column a channel.
+    method: its name in ``detection.methods`` where a device can run it, else "".
     """
 
     name: str
     forecasts = True
-    raw = False
+    method = ""
 
     @abstractmethod
     def fit(self, rows: Rows) -> None:
@@ -42,30 +53,36 @@ class Baseline(ABC):
         """Residuals (rows, components) of rows up to each row, and where there are any."""
 
 
-class Mean(Baseline):
-    """Deviation from the training mean: the z-score, or smoothed the EWMA chart."""
+class Line(Baseline):
+    """A method of ``detection.methods``: what it expects of a row against the row."""
 
-    def __init__(self, name: str, raw: bool) -> None:
-        self.name, self.raw = name, raw
-
-    def fit(self, rows: Rows) -> None:
-        x, counted = rows.x[rows.normal], rows.present[rows.normal]
-        self._mean = np.where(counted, x, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
-
-    def residuals(self, rows: Rows) -> tuple[FloatArray, BoolArray]:
-        return rows.x - self._mean, rows.present
-
-
-class Persistence(Baseline):
-    """The next row is expected to equal this one."""
-
-    name = "persistence"
+    def __init__(self, method: str, channels: int, rows: int) -> None:
+        self.method = method
+        self.name = METHODS[method]
+        self.forecasts = method != "pca"
+        self._lags = lags_for(channels, rows) if method == "var" else None
+        if method == "var":
+            self.name = f"{'AR' if channels == 1 else 'VAR'}({self._lags})"
 
     def fit(self, rows: Rows) -> None:
-        """Nothing to learn."""
+        self.predictor = fit_method(self.method, rows, self._lags)[0]
 
     def residuals(self, rows: Rows) -> tuple[FloatArray, BoolArray]:
-        return np.diff(rows.x, axis=0, prepend=rows.x[:1]), _after(rows.present, 1)
+        return rows.x - expectations(self.predictor, rows), _after(rows.present, self.predictor.lags)
+
+
+class WindowPca(Baseline):
+    """What principal components of normal windows of one channel cannot rebuild of a whole window."""
+
+    name = METHODS["pca"]
+    forecasts = False
+
+    def fit(self, rows: Rows) -> None:
+        self._mean, self._axes = principal_axes(learnt_windows(rows, self.name))
+
+    def residuals(self, rows: Rows) -> tuple[FloatArray, BoolArray]:
+        centred = windows(rows) - self._mean
+        return _energy(rows, centred - centred @ self._axes.T @ self._axes)
 
 
 class Seasonal(Baseline):
@@ -83,37 +100,42 @@ class Seasonal(Baseline):
         return rows.x - before, _after(rows.present, self.period)
 
 
-class Linear(Baseline):
-    """Linear regression of each channel on the last rows of all channels: AR or VAR."""
+class Arima(Baseline):
+    """ARIMA of each channel alone: coefficients by Hannan and Rissanen, errors one row ahead."""
 
-    def __init__(self, channels: int, rows: int) -> None:
-        self.lags = lags_for(channels, rows)
-        self.name = f"{'AR' if channels == 1 else 'VAR'}({self.lags})"
+    name = f"ARIMA({','.join(str(order) for order in ARIMA_ORDER)})"
 
     def fit(self, rows: Rows) -> None:
-        self._predictor = fit_predictor(rows, self.lags)[0]
+        steps = np.diff(rows.x, axis=0, prepend=rows.x[:1])[clean(rows, 1)][-ARIMA_ROWS:]
+        if len(steps) < ARIMA_LEAST:
+            raise DataError(
+                f"baseline {self.name}: {len(steps)} normal rows that follow a normal row, expected "
+                f"{ARIMA_LEAST} or more; give more normal training rows"
+            )
+        self._filters = [_arma(column) for column in (steps - steps.mean(axis=0)).T]
 
     def residuals(self, rows: Rows) -> tuple[FloatArray, BoolArray]:
-        expected = np.vstack([self._predictor.forecast(rows.x[part]) for part in rows.segments])
-        return rows.x - expected, _after(rows.present, self.lags)
+        lfilter = require("scipy.signal", "data").lfilter
+        left = np.zeros_like(rows.x)
+        for part in rows.segments:
+            for channel, (ar, ma) in enumerate(self._filters):
+                x = rows.x[part, channel]
+                left[part, channel] = lfilter(np.convolve([1.0, -1.0], ar), ma, x - x[:1])
+        return left, _after(rows.present, sum(ARIMA_ORDER))
 
 
-class Pca(Baseline):
-    """What principal components of normal rows cannot rebuild; its energy in windows of one channel."""
-
-    name = "PCA"
-    forecasts = False
-
-    def fit(self, rows: Rows) -> None:
-        parts = _learnt_windows(rows, self.name)
-        pca = require("sklearn.decomposition", "data").PCA(svd_solver="full").fit(parts)
-        variance = np.cumsum(pca.explained_variance_)
-        kept = int(np.searchsorted(variance, PCA_VARIANCE * variance[-1])) + 1
-        self._mean, self._axes = pca.mean_, pca.components_[: max(1, min(kept, parts.shape[1] - 1))]
-
-    def residuals(self, rows: Rows) -> tuple[FloatArray, BoolArray]:
-        centred = windows(rows) - self._mean
-        return _energy(rows, centred - centred @ self._axes.T @ self._axes)
+def _arma(steps: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Polynomials of both parts; a moving average that cannot be inverted gives way to its mirror image."""
+    ar, _, ma = ARIMA_ORDER
+    if not steps.any():
+        return np.ones(1), np.ones(1)
+    estimate = require("statsmodels.tsa.arima.estimators.hannan_rissanen", "data").hannan_rissanen
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*singular|.*rank-deficient")  # a line, a square wave
+        found, _ = estimate(steps, ar_order=ar, ma_order=ma, demean=False)
+    share = float(found.ma_params[0])
+    share = 1.0 / share if abs(share) > 1.0 else share
+    return found.ar_poly.coef, np.array([1.0, np.clip(share, -MA_MOST, MA_MOST)])
 
 
 class Autoencoder(Baseline):
@@ -123,7 +145,7 @@ class Autoencoder(Baseline):
     forecasts = False
 
     def fit(self, rows: Rows) -> None:
-        parts = _learnt_windows(rows, self.name)
+        parts = learnt_windows(rows, self.name)
         units = max(1, parts.shape[1] // BOTTLENECK)
         network = require("sklearn.neural_network", "data").MLPRegressor(
             hidden_layer_sizes=(2 * units, units, 2 * units), **AUTOENCODER
@@ -145,38 +167,19 @@ class Forest(Baseline):
 
     def fit(self, rows: Rows) -> None:
         forest = require("sklearn.ensemble", "data").IsolationForest(**FOREST)
-        self._forest = forest.fit(_learnt_windows(rows, self.name))
+        self._forest = forest.fit(learnt_windows(rows, self.name))
 
     def residuals(self, rows: Rows) -> tuple[FloatArray, BoolArray]:
         score = -self._forest.score_samples(windows(rows))
         return score[:, None], np.logical_or.reduce(rows.present, axis=1, keepdims=True)
 
 
-def window_rows(rows: Rows) -> int:
-    """Rows of a window: one where several channels describe a state, more where there is one."""
-    return WINDOW if rows.x.shape[1] == 1 else 1
-
-
-def windows(rows: Rows) -> FloatArray:
-    """The last rows up to each row side by side (rows, columns), newest first."""
-    return np.hstack([rows.x, lagged(rows, window_rows(rows) - 1)])
-
-
-def _learnt_windows(rows: Rows, name: str) -> FloatArray:
-    parts = windows(rows)[clean(rows, window_rows(rows) - 1)]
-    if len(parts) <= parts.shape[1]:
-        raise DataError(
-            f"baseline {name}: {len(parts)} normal rows for {parts.shape[1]} columns; "
-            "give more normal training rows"
-        )
-    return parts
-
-
 def _energy(rows: Rows, left: FloatArray) -> tuple[FloatArray, BoolArray]:
     """The signs of a moving shape would cancel in an average, its energy does not."""
-    if window_rows(rows) > 1:
+    before = window_rows(rows.x.shape[1]) - 1
+    if before:
         left = np.linalg.norm(left, axis=1, keepdims=True)
-    return left, _after(rows.present, window_rows(rows) - 1)
+    return left, _after(rows.present, before)
 
 
 def _after(present: BoolArray, rows: int) -> BoolArray:

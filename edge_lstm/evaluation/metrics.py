@@ -152,15 +152,23 @@ def _event_figures(alarm: BoolArray, label: BoolArray, period_s: float) -> dict[
     }
 
 
-def verdict(lstm: Metrics, baselines: Mapping[str, Metrics]) -> str:
-    """One plain sentence: does the LSTM earn its flash against the best of the simple methods?
+@dataclass(frozen=True)
+class Verdict:
+    """sentence: whether the LSTM earns its flash.  ship: the simple method to ship instead, "" for none."""
+
+    sentence: str
+    ship: str = ""
+
+
+def verdict(lstm: Metrics, baselines: Mapping[str, Metrics]) -> Verdict:
+    """Does the LSTM earn its flash against the best of the simple methods?
 
     It does when it leads in AUC-PR or event F1 by more than 0.02 and does not trail in the other.
     """
     if not baselines:
-        return "Cannot tell: no baseline was run."
+        return Verdict("Cannot tell: no baseline was run.")
     if lstm.auc_pr is None or lstm.event_f1 is None:
-        return "Cannot tell: the test rows hold no labelled fault."
+        return Verdict("Cannot tell: the test rows hold no labelled fault.")
     scores = {name: metrics.auc_pr or 0.0 for name, metrics in baselines.items()}
     alarms = {name: metrics.event_f1 or 0.0 for name, metrics in baselines.items()}
     leads = (lstm.auc_pr - max(scores.values()), lstm.event_f1 - max(alarms.values()))
@@ -171,10 +179,10 @@ def verdict(lstm: Metrics, baselines: Mapping[str, Metrics]) -> str:
     )
     ahead, behind = max(leads) > MARGIN, min(leads) < -MARGIN
     if ahead and not behind:
-        return f"Yes, the LSTM earns its flash: {figures}."
+        return Verdict(f"Yes, the LSTM earns its flash: {figures}.")
     if ahead:
-        return f"Undecided: the LSTM leads in one figure and trails in the other: {figures}."
+        return Verdict(f"Undecided: the LSTM leads in one figure and trails in the other: {figures}.")
     simple = best_score if leads[0] <= leads[1] else best_alarm
     if behind:
-        return f"No, ship {simple} instead: the LSTM has {figures}."
-    return f"No, the LSTM is only level with simpler methods, ship {simple}: {figures}."
+        return Verdict(f"No, ship {simple} instead: the LSTM has {figures}.", simple)
+    return Verdict(f"No, the LSTM is only level with simpler methods, ship {simple}: {figures}.", simple)

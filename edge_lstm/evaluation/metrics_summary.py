@@ -26,11 +26,13 @@ class Summary:
 
     datasets: over seeds and series, by data set.  mean: over data sets.
     spread: sample standard deviation over seeds of the mean over data sets, None below two seeds.
+    dataset_spread: the same of each data set's mean over its series.
     """
 
     datasets: dict[str, dict[str, float | None]]
     mean: dict[str, float | None]
     spread: dict[str, float | None]
+    dataset_spread: dict[str, dict[str, float | None]]
 
 
 def summarize(results: Sequence[Result]) -> Summary:
@@ -41,13 +43,14 @@ def summarize(results: Sequence[Result]) -> Summary:
     names = list(dict.fromkeys(name for result in results for name in result.figures))
     datasets = _by_dataset(results, names)
     seeds = sorted({result.seed for result in results})
-    means = [
-        _over_datasets(_by_dataset([result for result in results if result.seed == seed], names), names)
-        for seed in seeds
-    ]
-    return Summary(
-        datasets, _over_datasets(datasets, names), {name: _spread([m[name] for m in means]) for name in names}
-    )
+    by_seed = [_by_dataset([result for result in results if result.seed == seed], names) for seed in seeds]
+    means = [_over_datasets(found, names) for found in by_seed]
+    dataset_spread = {
+        dataset: {name: _spread([found.get(dataset, {}).get(name) for found in by_seed]) for name in names}
+        for dataset in datasets
+    }
+    spread = {name: _spread([mean[name] for mean in means]) for name in names}
+    return Summary(datasets, _over_datasets(datasets, names), spread, dataset_spread)
 
 
 def _by_dataset(results: Sequence[Result], names: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_lstm.detection import fixed
-from edge_lstm.errors import DataError
+from edge_lstm.errors import ConfigError, DataError
 from edge_lstm.fixedpoint import IntArray
 from edge_lstm.qgraph import CodeArray, QGraph
 from edge_lstm.scaling import QScaling, scaling_of
@@ -49,6 +49,14 @@ class Executor(ABC):
         whole number of the model's ``timesteps``.  A network with a window starts each of them from reset
         and returns its ``rows`` for each.
         """
+
+    def save(self) -> bytes:
+        """The state of network and detector between two rows; ConfigError where the runtime keeps it."""
+        raise ConfigError(f"executor '{self.name}' keeps its state to itself; choose numpy or host")
+
+    def restore(self, state: bytes) -> None:
+        """Go on from what ``save`` of the same model on the same executor returned, else DataError."""
+        raise ConfigError(f"executor '{self.name}' keeps its state to itself; choose numpy or host")
 
     def step(self, x: CodeArray) -> CodeArray:
         """Advance by one row of codes (features,); returns (outputs,).  For streaming models."""
@@ -90,9 +98,7 @@ class Executor(ABC):
             raise DataError(f"model '{self.qgraph.name}' carries no detector; quantize it with --data")
         raw = self._raw(raw)
         present = raw != fixed.MISSING
-        if self._scored is None:
-            self._scored = (np.full(raw.shape[1], detector.start), fixed.reset(detector))
-        last, state = self._scored
+        last, state = self._scored or begin(detector)
         fine = hold(self.scaling.fine(raw), present, last)
         rows = present.any(axis=1)
         forecast = np.zeros(fine.shape, dtype=np.int64)
@@ -123,6 +129,11 @@ class Executor(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def begin(detector: fixed.QDetector) -> tuple[IntArray, fixed.DetectorState]:
+    """The fine codes held before the first row, and the detector's state after power-on."""
+    return np.full(detector.channels, detector.start), fixed.reset(detector)
 
 
 def hold(fine: IntArray, present: npt.NDArray[np.bool_], before: IntArray) -> IntArray:

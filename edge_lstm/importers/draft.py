@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_lstm.arrays import FloatArray
 from edge_lstm.errors import UnsupportedModel, raise_all
-from edge_lstm.graph import INPUT, Channel, Graph, Stream, needs_window
+from edge_lstm.graph import INPUT, Graph, Stream, needs_window
 from edge_lstm.layer_types import (
     TANH,
     Activation,
@@ -161,7 +161,7 @@ def _scaled(stream: Stream, layer: Affine) -> Stream:
         stream.channels, layer.factor.tolist(), layer.offset.tolist(), strict=True
     ):
         scale = channel.scale / factor
-        channels.append(Channel(channel.name, channel.unit, channel.center - offset * scale, scale))
+        channels.append(replace(channel, center=channel.center - offset * scale, scale=scale))
     return Stream(tuple(channels), stream.period_s)
 
 

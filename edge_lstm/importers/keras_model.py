@@ -23,11 +23,12 @@ from edge_lstm.importers.keras_options import model_problems
 from edge_lstm.importers.keras_values import MAX_WIDTH, TIME, Network, Value, features
 from edge_lstm.importers.keras_weights import Weights
 from edge_lstm.naming import identifier
-from edge_lstm.predictor import LinearPredictor
+from edge_lstm.predictor import MAX_AHEAD, LinearPredictor
 
 __all__ = ["DESCRIPTION", "FORMAT", "read_keras"]
 
-FORMAT = 2  # of the member DESCRIPTION
+FORMAT = 3  # of the member DESCRIPTION; those of format 2 look 1 row ahead
+OLDEST_FORMAT = 2
 
 
 def read_keras(path: Path) -> Graph:
@@ -69,11 +70,11 @@ def _graph(file: KerasFile, model: ModelConfig) -> Graph:
     raise_all(ModelError, str(file.path), list(dict.fromkeys(net.weights.damage + walk.damage)))
     (end,), draft = ends, net.draft
     del draft.layers[end.index + 1 :], draft.sources[end.index + 1 :]
-    stream, made, predictor = _description(file, start.width)
+    stream, made, predictor, ahead = _description(file, start.width)
     if net.expanded:
         made = {**made, "expanded": net.expanded}
     graph = draft.graph(identifier(file.path.stem), stream, start.width, net.window, made)
-    graph = replace(graph, predictor=predictor)
+    graph = replace(graph, predictor=predictor, ahead=ahead)
     raise_all(UnsupportedModel, where, _state_problems(model, graph.window))
     return graph
 
@@ -122,43 +123,56 @@ def _state_problems(model: ModelConfig, window: int) -> list[str]:
     ]
 
 
-Description = tuple[Stream | None, dict[str, Any], LinearPredictor | None]
+Description = tuple[Stream | None, dict[str, Any], LinearPredictor | None, int]
 
 
 def _description(file: KerasFile, features: int) -> Description:
-    """The stream of this toolkit's member, how the model was made, and what forecasts beside it."""
+    """The stream of this toolkit's member, how the model was made, what forecasts beside it, rows ahead."""
     if file.description is None:
-        return None, {"importer": "keras", "keras": file.version}, None
-    stream, made, predictor = read_description(file.path, file.description)
+        return None, {"importer": "keras", "keras": file.version}, None, 1
+    stream, made, predictor, ahead = read_description(file.path, file.description)
     found = {len(stream.channels), features if predictor is None else predictor.channels}
     if found != {features}:
         raise ModelError(
             f"{file.path}: the model takes {features} features, but its {DESCRIPTION} describes "
             f"{', '.join(map(str, sorted(found)))} channels; save the model again"
         )
-    return stream, made, predictor
+    return stream, made, predictor, ahead
 
 
-def read_description(path: Path, content: bytes) -> tuple[Stream, dict[str, Any], LinearPredictor | None]:
-    """Stream, how the model was made, linear predictor, of the member that training writes.
+def read_description(
+    path: Path, content: bytes
+) -> tuple[Stream, dict[str, Any], LinearPredictor | None, int]:
+    """Stream, how the model was made, linear predictor, rows ahead, of the member that training writes.
 
     Raises ModelError.
     """
     try:
         described = json.loads(content)
-        if described["format"] != FORMAT:
+        if described["format"] not in range(OLDEST_FORMAT, FORMAT + 1):
             raise ModelError(
-                f"it has format {described['format']}, this version reads {FORMAT}; update edge-lstm"
+                f"it has format {described['format']}, this version reads {OLDEST_FORMAT} .. {FORMAT}; "
+                "update edge-lstm"
             )
         stream = described["stream"]
         channels = tuple(
-            Channel(str(c["name"]), str(c["unit"]), float(c["center"]), float(c["scale"]))
+            Channel(
+                str(c["name"]),
+                str(c["unit"]),
+                float(c["center"]),
+                float(c["scale"]),
+                context=c.get("context") is True,
+            )
             for c in stream["channels"]
         )
         period_s = float(stream["period_s"])
         if not 0 <= period_s < float("inf"):
             raise ModelError(f"period_s is {period_s}, expected 0 or more; save the model again")
-        return Stream(channels, period_s), dict(described["made"]), _predictor(described["predictor"])
+        ahead = int(described["ahead"]) if described["format"] == FORMAT else 1
+        if not 0 <= ahead <= MAX_AHEAD:
+            raise ModelError(f"ahead is {ahead}, expected 0 .. {MAX_AHEAD}; save the model again")
+        predictor = _predictor(described["predictor"])
+        return Stream(channels, period_s), dict(described["made"]), predictor, ahead
     except ModelError as error:
         raise ModelError(f"{path}: its {DESCRIPTION}: {error}") from error
     except DAMAGE as error:
@@ -168,6 +182,9 @@ def read_description(path: Path, content: bytes) -> tuple[Stream, dict[str, Any]
 def _predictor(values: dict[str, Any] | None) -> LinearPredictor | None:
     if values is None:
         return None
-    arrays = (np.array(values[name], dtype=np.float64) for name in ("kernel", "bias", "spread"))
-    kernel, bias, spread = arrays
-    return LinearPredictor(kernel.reshape(-1, bias.size, bias.size), bias, spread)
+    kernel, bias, spread = (np.array(values[name], dtype=np.float64) for name in ("kernel", "bias", "spread"))
+    rebuilt = values["contemporaneous"]
+    return LinearPredictor(
+        kernel.reshape(-1, bias.size, bias.size), bias, spread, str(values["method"]),
+        None if rebuilt is None else np.array(rebuilt, dtype=np.float64),
+    )  # fmt: skip

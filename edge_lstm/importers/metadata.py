@@ -73,9 +73,17 @@ def _description(values: dict[str, Any]) -> Description:
 
 
 def _channel(
-    name: str, unit: str, center: float, scale: float, resolution: float = 0.0, zero: float = 0.0
+    name: str,
+    unit: str,
+    center: float,
+    scale: float,
+    resolution: float = 0.0,
+    zero: float = 0.0,
+    context: bool = False,
 ) -> Channel:
-    return Channel(_text(name), _text(unit), *map(float, (center, scale, resolution, zero)))
+    return Channel(
+        _text(name), _text(unit), float(center), float(scale), float(resolution), float(zero), context is True
+    )
 
 
 def _text(value: object) -> str:

@@ -90,8 +90,8 @@ def _shape(sizes: list[Any]) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _channel(name: str, unit: str, center: float, scale: float) -> Channel:
-    return Channel(_text(name), _text(unit), float(center), float(scale))
+def _channel(name: str, unit: str, center: float, scale: float, context: bool = False) -> Channel:
+    return Channel(_text(name), _text(unit), float(center), float(scale), context=context is True)
 
 
 def _text(value: object) -> str:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
-from edge_lstm import __version__
 from edge_lstm.reporting import bars, plots, tables
-from edge_lstm.reporting.canvas import NARROW, PALETTE, WIDE
+from edge_lstm.reporting.canvas import NARROW, WIDE
 from edge_lstm.reporting.data import ReportData, alarm_spans, ranked, verdict
+from edge_lstm.reporting.layout import Picture, render_template
 from edge_lstm.reporting.tables import number
 
 STACKED = 8  # up to so many channels share one wide picture; more become a grid of small ones
@@ -22,24 +19,11 @@ DRAWN = 12  # channels whose forecasts and residuals are drawn; the table has al
 EVENTS_OPEN, EVENTS_LISTED = 20, 500
 
 
-@dataclass(frozen=True)
-class Picture:
-    """SVG for wide and for narrow screens; one that is narrow by nature has no wide form."""
-
-    alt: str
-    narrow: str
-    wide: str = ""
-
-
 def render(data: ReportData) -> str:
     """The whole page as one HTML text without any outside resource; the same text for the same data.
 
     Raises MissingTool where Matplotlib is not installed.
     """
-    template = resources.files("edge_lstm.reporting") / "templates" / "report.html.j2"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     sections = {
         "quality": tables.quality_table(data),
         "stream": _stream(data),
@@ -51,13 +35,14 @@ def render(data: ReportData) -> str:
         "memory": _memory(data),
         "instructions": _instructions(data),
         "agreement": tables.agreement_table(data),
-        "training": _training(data),
+        "training": training_section(data),
     }
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
-        name=data.name, verdict=verdict(data), tiles=_tiles(data), version=__version__, palette=PALETTE,
+    titles = {key: title for key, title in TITLES.items() if sections[key] is not None}
+    return render_template(
+        "report.html.j2", kind="report", name=data.name, verdict=verdict(data), tiles=_tiles(data),
         made=_flat(data.made), notes=data.notes, labelled=data.label is not None and bool(data.label.any()),
         absent=[title for key, title in TITLES.items() if sections[key] is None],
-        titles={key: title for key, title in TITLES.items() if sections[key] is not None}, **sections,
+        titles={**titles, "made": "How it was made"}, **sections,
     )  # fmt: skip
 
 
@@ -218,7 +203,7 @@ def _core_names(data: ReportData) -> str:
     return ", ".join(core.core for core in data.cores)
 
 
-def _training(data: ReportData) -> dict[str, Any] | None:
+def training_section(data: ReportData) -> dict[str, Any] | None:
     """A picture for each quantity of the history that has a finite value, with its validation curve."""
     groups: dict[str, dict[str, Sequence[float]]] = {}
     for key, values in data.history.items():

@@ -48,11 +48,11 @@ def draw_stream(data: ReportData, channels: Sequence[int], width: int) -> str:
         for row, channel in enumerate(channels):
             top = TITLE + row * (TITLE + PANEL)
             ax = canvas.new_axes(figure, LEFT, top, width - LEFT - RIGHT, PANEL)
-            _stream_panel(ax, data, channel, width, last=row == len(channels) - 1)
+            stream_panel(ax, data, channel, width, last=row == len(channels) - 1)
         return canvas.to_svg(figure)
 
 
-def _stream_panel(ax: Axes, data: ReportData, channel: int, width: int, last: bool) -> None:
+def stream_panel(ax: Axes, data: ReportData, channel: int, width: int, last: bool) -> None:
     x, label = canvas.x_axis(data)
     ax.set_title(channel_title(data.channels[channel], width))
     _shade(ax, data, x, width)
@@ -268,7 +268,7 @@ def draw_overview(data: ReportData, path: Path, width: int = 800) -> None:
         for row, channel in enumerate(channels):
             top = head + row * panel + TITLE
             ax = canvas.new_axes(figure, LEFT, top, width - LEFT - RIGHT, PANEL * 0.7)
-            _stream_panel(ax, data, channel, width, last=channel == channels[-1] and not scored)
+            stream_panel(ax, data, channel, width, last=channel == channels[-1] and not scored)
         if scored:
             top = head + len(channels) * panel + TITLE
             ax = canvas.new_axes(figure, LEFT, top, width - LEFT - RIGHT, 130)

@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from edge_lstm.datasets.scaling import SCALERS
+from edge_lstm.detection.methods import METHODS as SIMPLE
 from edge_lstm.errors import ConfigError, raise_all
+from edge_lstm.predictor import MAX_AHEAD
 
+LSTM = "lstm"
 SCHEDULES = ("constant", "cosine", "plateau")
 LOSSES = ("mse", "huber")
 METHODS = ("element", "block", "units")
@@ -23,9 +26,18 @@ C = TypeVar("C", "TrainConfig", "PruneConfig", "FinetuneConfig")
 class TrainConfig:
     """How a forecaster is built and trained.  Also the help of the command line: a sentence a field.
 
+    method: ``lstm``, or one that learns at once: ``linear`` (the line beside the LSTM, without it), ``var``,
+        ``persistence``, ``ewma``, ``zscore`` or ``pca``; these read only scaler and fractions of the others.
     units: size of each stacked LSTM layer.
     timesteps: rows of a window of truncated backpropagation.
-    linear: whether a line (VAR) forecasts beside the network, which then learns the error that it leaves.
+    ahead: rows from the last one read to the one that is forecast; 0 makes an autoencoder, which rebuilds the
+        last row through its narrow middle.
+    context: channels (commands, set points, time of day) that are read, but neither forecast nor scored.
+    clock: whether the time of day is context too: channels day_sin and day_cos, made from the stamps.
+    linear: whether a line (VAR) forecasts beside the network, which then learns the error that it leaves;
+        an autoencoder has none.
+    bottleneck: size of a dense layer between LSTM and output; 0: none, of an autoencoder a quarter of the
+        channels.
     stride: rows between the starts of two windows.
     burn_in: first steps of a window without weight in the loss; its state starts at zero there.
     epochs: of ``updates`` each, at most.
@@ -46,8 +58,13 @@ class TrainConfig:
     seed: of the weights, the order of the windows and dropout; equal seeds give equal networks.
     """
 
+    method: str = "lstm"
     units: tuple[int, ...] = (16,)
+    ahead: int = 1
+    context: tuple[str, ...] = ()
+    clock: bool = False
     linear: bool = True
+    bottleneck: int = 0
     timesteps: int = 64
     stride: int = 4
     burn_in: int = 8
@@ -69,8 +86,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError that lists every option out of its range."""
-        if isinstance(self.units, list):  # TOML and JSON have no tuples
-            object.__setattr__(self, "units", tuple(self.units))
+        for name in ("units", "context"):
+            if isinstance(getattr(self, name), list):  # TOML and JSON have no tuples
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         raise_all(ConfigError, "training options", self._problems())
 
     def _problems(self) -> list[str]:
@@ -82,7 +100,7 @@ class TrainConfig:
             )
         for name, low in (
             ("timesteps", 1), ("stride", 1), ("burn_in", 0), ("epochs", 1), ("batch_size", 1),
-            ("patience", 0), ("updates", 0),
+            ("patience", 0), ("updates", 0), ("bottleneck", 0),
         ):  # fmt: skip
             problems += _whole_problems(name, getattr(self, name), low)
         if not problems and self.burn_in >= self.timesteps:
@@ -90,15 +108,31 @@ class TrainConfig:
                 f"burn_in is {self.burn_in}, expected less than timesteps ({self.timesteps}), "
                 "or no step of a window is learnt from"
             )
+        problems += self._stream_problems()
         problems += _seed_problems(self.seed) + _above_problems("learning_rate", self.learning_rate)
         for name in ("clip_norm", "weight_decay"):
             problems += _range_problems(name, getattr(self, name), math.inf)
         for name in ("dropout", "recurrent_dropout"):
             problems += _range_problems(name, getattr(self, name), 1.0)
+        problems += _choice_problems("method", self.method, (LSTM, *SIMPLE))
         problems += _choice_problems("schedule", self.schedule, SCHEDULES)
         problems += _choice_problems("loss", self.loss, LOSSES)
         problems += _choice_problems("scaler", self.scaler, SCALERS)
         return problems + self._fraction_problems()
+
+    def _stream_problems(self) -> list[str]:
+        problems = []
+        if not (_is_whole(self.ahead, 0) and self.ahead <= MAX_AHEAD):
+            problems.append(f"ahead is {self.ahead!r}, expected a whole number from 0 to {MAX_AHEAD}")
+        context = self.context
+        if not (isinstance(context, tuple) and all(isinstance(name, str) and name for name in context)):
+            problems.append(f"context is {context!r}, expected names of channels")
+        if self.method != LSTM and not problems and (self.ahead != 1 or context or self.clock):
+            problems.append(
+                f"method {self.method} forecasts the next row of every channel: ahead, context and clock are "
+                "options of method lstm"
+            )
+        return problems
 
     def _fraction_problems(self) -> list[str]:
         train, validation = self.train_fraction, self.validation_fraction
@@ -121,7 +155,7 @@ class TrainConfig:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values that ``from_mapping`` takes."""
-        return {**asdict(self), "units": list(self.units)}
+        return {**asdict(self), "units": list(self.units), "context": list(self.context)}
 
 
 @dataclass(frozen=True)

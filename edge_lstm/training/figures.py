@@ -1,4 +1,4 @@
-"""What a forecaster reaches on a long stream: one stateful run, against persistence.
+"""What a network reaches on a long stream: one stateful run, against persistence.
 
 Reads a Graph and a Dataset; writes figures as plain JSON values.
 """
@@ -20,23 +20,26 @@ from edge_lstm.reference import floating
 
 
 def forecast_figures(graph: Graph, part: Dataset, burn_in: int = 0) -> dict[str, Any]:
-    """How well ``graph`` forecasts the next sample over all rows of ``part``, its state kept throughout.
+    """How well ``graph`` forecasts, or rebuilds, the rows of ``part``, its state kept throughout.
 
     As on the device the state is reset at gaps only, a row without any channel is skipped, a missing value
-    is held.  Counted are normal rows with a present target, after ``burn_in`` rows from each reset.
+    is held.  Counted are normal rows with a present target, after ``burn_in`` rows from each reset, of all
+    channels but context.
     mse and persistence_mse: in network units.  r2 and persistence_r2: each channel against its own mean
-    over the counted rows, None where it does not vary, and their means; persistence forecasts no change.
+    over the counted rows, None where it does not vary or is context, and their means.  Persistence forecasts
+    no change; beside an autoencoder it has no figures.
     Raises DataError where no row counts.
     """
     runs = [run for segment in _segments(part) if (run := _stateful_run(graph, segment, burn_in))]
     if not runs:
         raise DataError(
-            f"forecast: none of the {part.rows} rows is normal and has {burn_in + 1} others before it since "
-            "the last gap; give it more normal rows, or lower burn_in"
+            f"forecast: none of the {part.rows} rows is normal and has {burn_in + graph.ahead} others before "
+            "it since the last gap; give it more normal rows, or lower burn_in"
         )
     inputs, targets, forecast, counted = (np.concatenate(arrays) for arrays in zip(*runs, strict=True))
     mse, r2 = _quality(forecast, targets, counted)
-    persistence_mse, persistence_r2 = _quality(inputs, targets, counted)
+    none: list[float | None] = [None] * len(part.names)
+    persistence_mse, persistence_r2 = _quality(inputs, targets, counted) if graph.ahead else (None, none)
     return {
         "steps": int(counted.any(axis=1).sum()),
         "mse": mse,
@@ -58,20 +61,23 @@ def _stateful_run(
 ) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray] | None:
     """Inputs, targets, forecasts and what counts, each (steps, channels); None where nothing counts."""
     predictor = graph.predictor or LinearPredictor.none(graph.features)
-    burn_in = max(burn_in, predictor.lags)
-    steps = int(segment.present.any(axis=1).sum()) - 1
+    ahead, rows = graph.ahead, int(segment.present.any(axis=1).sum())
+    burn_in = max(burn_in, predictor.lags - max(ahead, 1) + 1)  # so that the line's lags are full
+    steps = rows - ahead
     if steps <= burn_in:
         return None
     x = graph.stream.to_network(segment.values)
     try:
-        window = make_windows(x, segment.present, segment.gap, segment.normal, steps, steps, burn_in)
+        window = make_windows(x, segment.present, segment.gap, segment.normal, steps, steps, burn_in, ahead)
     except DataError:  # no row of the segment is normal
         return None
     inputs = window.inputs.astype(np.float64)
     outputs, _ = floating.run(graph, inputs)
-    line = predictor.forecast(np.vstack([inputs[0], inputs[0, -1:]]))[1:]  # of the row after each
+    to_come = np.repeat(inputs[0, -1:], ahead, axis=0)  # not read: the line looks ``ahead`` rows ahead
+    line = predictor.forecast(np.vstack([inputs[0], to_come]))[ahead:]
     forecast = line + predictor.spread * outputs[0]
-    return inputs[0], window.targets[0].astype(np.float64), forecast, window.weights[0] > 0
+    counted = (window.weights[0] > 0) & graph.stream.scored
+    return (inputs[0], window.targets[0].astype(np.float64), forecast, counted) if counted.any() else None
 
 
 def _quality(

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 import edge_lstm
-from edge_lstm.datasets.dataset import Dataset
+from edge_lstm.datasets.dataset import Dataset, Splits
+from edge_lstm.detection.methods import fit_method
 from edge_lstm.errors import ConfigError, DataError, ModelError
 from edge_lstm.graph import Dense, Graph, Stream
 from edge_lstm.predictor import LinearPredictor
-from edge_lstm.training.config import TrainConfig
+from edge_lstm.training.config import LSTM, TrainConfig
 from edge_lstm.training.figures import forecast_figures
 from edge_lstm.training.model import build, from_graph, load_keras, load_tensorflow, to_graph
 from edge_lstm.training.optimise import History, Progress, optimise
-from edge_lstm.training.prepare import Prepared, prepare
+from edge_lstm.training.prepare import Prepared, bottleneck_of, learning_rows, prepare
 from edge_lstm.training.samples import Samples
 from edge_lstm.training.trainer import Trainer
 
@@ -75,17 +76,21 @@ def fresh_graph(
     name: str = "model",
     predictor: LinearPredictor | None = None,
 ) -> Graph:
-    """An untrained network: LSTM layers of ``config.units`` and a dense layer, weights by ``config.seed``.
+    """An untrained network: LSTM layers of ``config.units`` and dense layers, weights by ``config.seed``.
 
-    Beside a linear predictor it begins by adding nothing.
+    Beside a linear predictor it begins by adding nothing; of context it never says anything.
     """
+    config = replace(config, bottleneck=bottleneck_of(config, int(stream.scored.sum())))
     graph = to_graph(build(config, len(stream.channels), outputs), name, stream, {})
-    if predictor is None or not predictor.lags:
+    graph = replace(graph, ahead=config.ahead)
+    line = predictor is not None and predictor.lags > 0
+    if not line and stream.scored.all():
         return graph
     *layers, head = graph.layers
     assert isinstance(head, Dense)
-    silent = replace(head, kernel=np.zeros_like(head.kernel), bias=np.zeros_like(head.bias))
-    return replace(graph, layers=(*layers, silent), predictor=predictor)
+    said = np.full(outputs, not line) & (stream.scored if outputs == len(stream.scored) else True)
+    silent = replace(head, kernel=head.kernel * said, bias=head.bias * said)
+    return replace(graph, layers=(*layers, silent), predictor=predictor if line else None)
 
 
 def tasks_trainer(tasks: Sequence[Task], config: TrainConfig) -> Trainer:
@@ -125,11 +130,13 @@ def fit_many(tasks: Sequence[Task], config: TrainConfig, progress: Progress | No
 def fit(
     dataset: Dataset, config: TrainConfig, progress: Progress | None = None, name: str = "model"
 ) -> Trained:
-    """Train a forecaster of the next sample; equal input gives equal weights.
+    """Train a forecaster of the next sample, or fit a simple method; equal input gives equal weights.
 
     progress: called with (epochs done, epochs at most, a line of losses).  name: of the Graph.
     Raises DataError where the rows do not suffice, RuntimeFailure where the training diverges.
     """
+    if config.method != LSTM:
+        return fit_simple(dataset, config, name)
     prepared = prepare(dataset, config)
     task = Task(
         fresh_graph(config, prepared.stream, dataset.channels, name, prepared.predictor),
@@ -138,6 +145,11 @@ def fit(
         config.seed,
     )
     [result] = fit_many([task], config, progress)
+    return trained_of(result, dataset, prepared, config)
+
+
+def trained_of(result: FitResult, dataset: Dataset, prepared: Prepared, config: TrainConfig) -> Trained:
+    """A network of ``fit_many`` with what is told of its training: data, versions, history, figures."""
     figures = {
         "windows": dict(result.losses),
         "validation": forecast_figures(result.graph, prepared.parts.validation, config.burn_in),
@@ -151,6 +163,34 @@ def fit(
     }
     graph = replace(result.graph, made=made)
     return Trained(from_graph(graph, config), graph, config, result.history, figures)
+
+
+def fit_simple(dataset: Dataset, config: TrainConfig, name: str = "model") -> Trained:
+    """Fit a method of ``detection.methods`` on the normal rows before the test part.
+
+    The network beside it is a dense layer of zeros.  figures: none for a method that does not forecast.
+    """
+    parts, stream, rows, _ = learning_rows(dataset, config)
+    predictor, _ = fit_method(config.method, rows)
+    graph = simple_graph(predictor, stream, name)
+    figures = {}
+    if predictor.contemporaneous is None:
+        figures["validation"] = forecast_figures(graph, parts.validation, config.burn_in)
+    made = {
+        "train": config.to_mapping(),
+        "data": part_figures(dataset, parts),
+        "versions": versions(),
+        "figures": figures,
+    }
+    graph = replace(graph, made=made)
+    return Trained(from_graph(graph, config), graph, config, {}, figures)
+
+
+def simple_graph(predictor: LinearPredictor, stream: Stream, name: str) -> Graph:
+    """A network that adds nothing to ``predictor``."""
+    channels = predictor.channels
+    zeros = Dense("zeros", np.zeros((channels, channels), np.float32), np.zeros(channels, np.float32))
+    return Graph(name, (zeros,), stream, {}, predictor=predictor)
 
 
 def training_config(graph: Graph, seed: int) -> TrainConfig:
@@ -170,6 +210,11 @@ def training_config(graph: Graph, seed: int) -> TrainConfig:
 def prepare_again(graph: Graph, dataset: Dataset, training: TrainConfig) -> Prepared:
     """What a trained network learns on from; its scaling and its linear predictor stay."""
     predictor = graph.predictor or LinearPredictor.none(graph.features)
+    if predictor.alone:
+        raise ModelError(
+            f"model '{graph.name}': its method is {predictor.method}, its network adds nothing and cannot be "
+            "trained on; give a model that was trained with --method lstm"
+        )
     return prepare(dataset, training, graph.stream, predictor)
 
 
@@ -203,7 +248,15 @@ def _plateaus(losses: list[float]) -> int:
 
 def data_figures(dataset: Dataset, prepared: Prepared) -> dict[str, Any]:
     """What the network was trained on, plain JSON values."""
-    parts = prepared.parts
+    return {
+        **part_figures(dataset, prepared.parts),
+        "train_windows": prepared.train.count,
+        "validation_windows": prepared.validation.count,
+    }
+
+
+def part_figures(dataset: Dataset, parts: Splits) -> dict[str, Any]:
+    """What a method learnt from, plain JSON values."""
     return {
         "channels": list(dataset.names),
         "rows": dataset.rows,
@@ -211,8 +264,6 @@ def data_figures(dataset: Dataset, prepared: Prepared) -> dict[str, Any]:
         "validation_rows": parts.validation.rows,
         "test_rows": parts.test.rows,
         "normal_train_rows": int(parts.train.normal.sum()),
-        "train_windows": prepared.train.count,
-        "validation_windows": prepared.validation.count,
         "missing_values": int((~dataset.present).sum()),
         "gaps": int(dataset.gap.sum()),
         "period_s": dataset.period_s,

@@ -92,6 +92,8 @@ def build(config: TrainConfig, features: int, outputs: int | None = None) -> Any
     keras = load_keras()
     keras.utils.set_random_seed(config.seed)
     stack = [_lstm(f"lstm_{n}", units, config) for n, units in enumerate(config.units, start=1)]
+    if config.bottleneck:
+        stack.append(_dense("bottleneck", config.bottleneck))
     return _sequential(features, [*stack, _dense("dense", outputs or features)])
 
 
@@ -170,10 +172,11 @@ def save(
     made: Mapping[str, Any],
     path: Path,
     predictor: LinearPredictor | None = None,
+    ahead: int = 1,
 ) -> None:
     """Write a ``.keras`` file that Keras itself opens; a member of its own has what Keras does not know.
 
-    made: plain JSON values.  predictor: of the Graph.  Raises OutputError; then nothing is written.
+    made: plain JSON values.  predictor, ahead: of the Graph.  Raises OutputError; then nothing is written.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -185,19 +188,26 @@ def save(
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(zipfile.ZipInfo(DESCRIPTION), _describe(stream, made, predictor))
+            archive.writestr(zipfile.ZipInfo(DESCRIPTION), _describe(stream, made, predictor, ahead))
 
 
-def _describe(stream: Stream, made: Mapping[str, Any], predictor: LinearPredictor | None) -> str:
+def _describe(stream: Stream, made: Mapping[str, Any], predictor: LinearPredictor | None, ahead: int) -> str:
     channels = [
-        {"name": c.name, "unit": c.unit, "center": c.center, "scale": c.scale} for c in stream.channels
-    ]
-    beside = None
+        {
+            "name": c.name, "unit": c.unit, "center": c.center, "scale": c.scale,
+            **({"context": True} if c.context else {}),
+        }
+        for c in stream.channels
+    ]  # fmt: skip
+    beside: dict[str, Any] | None = None
     if predictor is not None:
-        beside = {name: getattr(predictor, name).tolist() for name in ("kernel", "bias", "spread")}
+        arrays = {name: getattr(predictor, name) for name in ("kernel", "bias", "spread", "contemporaneous")}
+        beside = {name: None if array is None else array.tolist() for name, array in arrays.items()}
+        beside["method"] = predictor.method
     content = {
         "format": FORMAT,
         "predictor": beside,
+        "ahead": ahead,
         "stream": {"period_s": stream.period_s, "channels": channels},
         "made": dict(made),
     }

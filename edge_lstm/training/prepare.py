@@ -1,30 +1,37 @@
-"""What a forecaster learns: the error that the linear predictor leaves, row by row, in spreads.
+"""What a network learns: the error that the linear predictor leaves, or the row itself, in spreads.
 
 Reads a Dataset; writes the scaling, the predictor and Samples for training and validation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from edge_lstm.arrays import BoolArray, FloatArray
+from edge_lstm.datasets.clock import NAMES, is_clock
 from edge_lstm.datasets.dataset import Dataset, Splits, split
 from edge_lstm.datasets.scaling import fit_scaler
 from edge_lstm.detection.linear import Rows, clean, fit_predictor
-from edge_lstm.errors import DataError
+from edge_lstm.errors import ConfigError, DataError, raise_all
 from edge_lstm.graph import Stream
 from edge_lstm.predictor import LinearPredictor
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.training.samples import Samples
 
+CHANNELS_A_CODE = 4  # of an autoencoder's narrow layer, as the dense autoencoder among the baselines
 SHORTEST = 8  # timesteps of a window, at least, where gaps are frequent
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The parts of a dataset, and what of them is learnt and judged, in network units."""
+    """The parts of a dataset, and what of them is learnt and judged, in network units.
+
+    stream: with the channels that are context marked.
+    """
 
     parts: Splits
     stream: Stream
@@ -43,26 +50,65 @@ def prepare(
 
     stream, predictor: of a network that is trained on; by default they are fitted, the line (where
     ``config.linear``) on all normal rows before the test part.
-    Raises DataError where no window has a row to learn from or to judge by.
+    Raises ConfigError for a context that is not in the dataset or leaves no channel, DataError where no
+    window has a row to learn from or to judge by.
     """
-    parts = split(dataset, config.train_fraction, config.validation_fraction)
-    stream = fit_scaler(parts.train, config.scaler) if stream is None else stream
-    known = dataset.slice(0, parts.train.rows + parts.validation.rows)
-    rows, steps = Rows.of(
-        np.nan_to_num(stream.to_network(known.values)), known.present, known.gap, known.normal
-    )
+    _check_stream(config, dataset.names)
+    parts, stream, rows, steps = learning_rows(dataset, config, stream)
     if predictor is None:
-        predictor = fit_predictor(rows)[0] if config.linear else LinearPredictor.none(dataset.channels)
-    early = np.append(steps[1:], dataset.rows) < parts.train.rows  # of the row that is forecast
-    train, validation = _both(rows, predictor, early, config)
+        predictor = LinearPredictor.none(dataset.channels)
+        if config.linear and config.ahead:
+            predictor = fit_predictor(rows, None, config.ahead, stream.scored)[0]
+    targets, weights = _targets(rows, predictor, config.ahead)
+    target_rows = np.append(steps[config.ahead :], [dataset.rows] * config.ahead)
+    early = target_rows < parts.train.rows
+    train, validation = _both(rows, targets, weights & stream.scored, early, config)
     return Prepared(parts, stream, predictor, train, validation)
 
 
+def _check_stream(config: TrainConfig, names: Sequence[str]) -> None:
+    """ConfigError where the options do not suit these channels."""
+    unknown = [name for name in config.context if name not in names]
+    problems = [f"context '{name}' is no channel; expected one of {', '.join(names)}" for name in unknown]
+    scored = len(set(names) - {*config.context, *(NAMES if config.clock else ())})
+    if not scored:
+        problems.append("every channel is context; leave one to forecast")
+    if not config.ahead and scored == 1:
+        problems.append(
+            "ahead is 0 with one channel: an autoencoder that reads row by row would copy it; "
+            "forecast it, or give more channels"
+        )
+    elif not config.ahead and config.bottleneck >= scored > 0:
+        problems.append(
+            f"bottleneck is {config.bottleneck}, expected below the {scored} channels of the autoencoder, or "
+            "it copies them"
+        )
+    raise_all(ConfigError, "training options", problems)
+
+
+def bottleneck_of(config: TrainConfig, scored: int) -> int:
+    """Size of the narrow layer of a network for ``scored`` channels, 0 for none."""
+    return config.bottleneck or (0 if config.ahead else max(1, scored // CHANNELS_A_CODE))
+
+
+def learning_rows(
+    dataset: Dataset, config: TrainConfig, stream: Stream | None = None
+) -> tuple[Splits, Stream, Rows, Any]:
+    """The parts, the scaling, and what is known before the test part, with its steps in the recording."""
+    parts = split(dataset, config.train_fraction, config.validation_fraction)
+    if stream is None:
+        fitted = fit_scaler(parts.train, config.scaler)
+        marked = (replace(c, context=c.name in config.context or is_clock(c)) for c in fitted.channels)
+        stream = replace(fitted, channels=tuple(marked))
+    known = dataset.slice(0, parts.train.rows + parts.validation.rows)
+    scaled = np.nan_to_num(stream.to_network(known.values))
+    return parts, stream, *Rows.of(scaled, known.present, known.gap, known.normal)
+
+
 def _both(
-    rows: Rows, predictor: LinearPredictor, early: BoolArray, config: TrainConfig
+    rows: Rows, targets: FloatArray, weights: BoolArray, early: BoolArray, config: TrainConfig
 ) -> tuple[Samples, Samples]:
     """Samples of training (``early``) and validation; windows get shorter where gaps leave no room."""
-    targets, weights = _targets(rows, predictor)
     learnt, judged = weights & early[:, None], weights & ~early[:, None]
     timesteps = config.timesteps
     while True:
@@ -78,13 +124,13 @@ def _both(
             timesteps = max(timesteps // 2, SHORTEST)
 
 
-def _targets(rows: Rows, predictor: LinearPredictor) -> tuple[FloatArray, BoolArray]:
+def _targets(rows: Rows, predictor: LinearPredictor, ahead: int) -> tuple[FloatArray, BoolArray]:
     """What the network should say after each row (rows, channels), and where it is known."""
     expected = np.vstack([predictor.forecast(rows.x[part]) for part in rows.segments])
     error = (rows.x - expected) / predictor.spread
-    learnt = clean(rows, max(predictor.lags, 1))[:, None] & rows.present
-    last = np.zeros((1, error.shape[1]))
-    return np.vstack([error[1:], last]), np.vstack([learnt[1:], last > 0])
+    learnt = clean(rows, max(predictor.lags, ahead))[:, None] & rows.present
+    none = np.zeros((ahead, error.shape[1]))
+    return np.vstack([error[ahead:], none]), np.vstack([learnt[ahead:], none > 0])
 
 
 def _samples(

@@ -96,7 +96,7 @@ def bench_graph(
         raise ConfigError(f"--optimize is '{optimize}', expected one of {', '.join(OPTIMIZE)}")
     if steps < 1:
         raise ConfigError(f"steps is {steps}, expected 1 or more")
-    codes = mixed_stream(qgraph.features, steps, seed)
+    codes = mixed_stream(qgraph.features, steps, seed, qgraph.input.bits)
     what = "detect" if qgraph.detector else "step"
     cores = {}
     for index, name in enumerate(name for name in on if name in MEASURES):

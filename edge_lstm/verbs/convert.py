@@ -17,6 +17,8 @@ from edge_lstm.graph import Graph
 from edge_lstm.importers.any_model import read_model
 from edge_lstm.lower import lower
 from edge_lstm.qgraph import QGraph
+from edge_lstm.registry.manifest import MANIFEST, manifest_text
+from edge_lstm.registry.record import Step, parent_record, versions, with_step
 from edge_lstm.scaling import scaling_of
 
 TARGETS = ("c", "tflite", "onnx")
@@ -92,24 +94,36 @@ def convert(
             f"--timesteps {timesteps} needs a .tflite to write and 1 or more; the C takes one row a step"
         )
     network = read_model(Path(model))
+    options = {"to": to, "timesteps": timesteps, "profile": profile}
+    step = Step("convert", {"config": options}, versions(), parent=parent_record(model))
     if isinstance(network, Graph):
-        content = _float_content(model, network, to)
+        content = _float_content(model, network, to, step)
     else:
         qgraph = network if profile is None else network.with_profile(profile)
         if to == "c":
-            return Converted(write_folder(out, c_files(qgraph)))
-        content = emit_qdq(qgraph) if to == "onnx" else emit_tflite(_with_timesteps(qgraph, timesteps))
+            files = c_files(qgraph)
+            manifest = manifest_text(qgraph.name, network.made, step, files)
+            return Converted(write_folder(out, {**files, MANIFEST: manifest}))
+        content = _integer_content(Path(model), _with_timesteps(qgraph, timesteps), to, step)
     write_bytes(out, content)
     return Converted({str(out): len(content)})
 
 
-def _float_content(model: Path, graph: Graph, to: str) -> bytes:
+def _integer_content(model: Path, qgraph: QGraph, to: str, step: Step) -> bytes:
+    """A .tflite that comes out as it went in stays what it is, without one more step."""
+    if to == "tflite" and (content := emit_tflite(qgraph)) == model.read_bytes():
+        return content
+    qgraph = replace(qgraph, made=with_step(qgraph.made, step))
+    return emit_qdq(qgraph) if to == "onnx" else emit_tflite(qgraph)
+
+
+def _float_content(model: Path, graph: Graph, to: str, step: Step) -> bytes:
     if to != "onnx":
         raise ConfigError(
             f"{model}: a float model, which can become .onnx; for {to} quantize it first: "
             f"edge-lstm quantize {model} --data CSV -o {graph.name}.tflite"
         )
-    return emit_onnx(graph)
+    return emit_onnx(replace(graph, made=with_step(graph.made, step)))
 
 
 def _with_timesteps(qgraph: QGraph, timesteps: int | None) -> QGraph:

@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edge_lstm.datasets.dataset import Dataset
-from edge_lstm.detection import floating
+from edge_lstm.detection import fixed, floating
 from edge_lstm.detection.events import Event, EventStream, in_spreads
 from edge_lstm.errors import DataError, ModelError
 from edge_lstm.executors.protocol import Executor
 from edge_lstm.files import write_text
+from edge_lstm.fixedpoint import IntArray
 from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.qgraph import QGraph
+from edge_lstm.scaling import counts_of
 from edge_lstm.verbs.streams import (
     Rows,
     StreamOptions,
-    counts_of,
+    fine_of,
     join,
     network_rows,
     read_stream,
@@ -112,7 +116,7 @@ def _score(
     qgraph = executor.qgraph
     rows = network_rows(dataset, qgraph.stream, train_config(qgraph.made))
     raw = counts_of(qgraph.stream, dataset.values)
-    stream = EventStream(qgraph.stream.names)
+    stream = EventStream(qgraph.stream.names, qgraph.stream.scored)
     events: list[Event] = []
     parts: list[floating.FloatDetection] = []
     for segment in rows.segments:
@@ -124,7 +128,11 @@ def _score(
             events += _push(stream, parts[-1], rows, start, on_event)
     last = stream.close()
     ended = tuple(events if last is None else [*events, last])
-    notes = (*dataset.notes, *saturation_notes(executor.scaling.saturated(raw), int(rows.present.sum())))
+    notes = (
+        *dataset.notes,
+        *saturation_notes(executor.scaling.saturated(raw), int(rows.present.sum())),
+        *_stuck_notes(qgraph, fine_of(executor.scaling, rows), rows),
+    )
     return rows, Detected(qgraph.name, executor.name, dataset.rows, ended, join(parts), notes)
 
 
@@ -133,6 +141,22 @@ def saturation_notes(saturated: int, values: int) -> tuple[str, ...]:
     if not saturated:
         return ()
     return (f"{saturated:,} of {values:,} values lay outside the calibrated range",)
+
+
+def _stuck_notes(qgraph: QGraph, fine: IntArray, rows: Rows) -> list[str]:
+    """One note for each channel that the detector finds stuck, and for how long."""
+    detector, notes = qgraph.detector, []
+    if detector is None or detector.stuck is None:
+        return []
+    stuck = np.vstack(
+        [fixed.stuck_channels(detector, fine[part], rows.present[part]) for part in rows.segments]
+    )
+    for channel, name in enumerate(qgraph.stream.names):
+        found = np.flatnonzero(stuck[:, channel])
+        if len(found):
+            where = rows.dataset.stamp(int(found[0])) or f"row {found[0]}"
+            notes.append(f"channel '{name}' is stuck in {len(found):,} rows, first at {where}")
+    return notes
 
 
 def _push(
@@ -166,7 +190,7 @@ def _csv_text(rows: Rows, detection: floating.FloatDetection) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["time", "score", "threshold", "alarm"])
-    channels = rows.x.shape[1]
+    channels = int(rows.scored.sum())
     for row in range(len(rows.x)):
         score = in_spreads(float(detection.score[row]), channels)
         limit = in_spreads(float(detection.threshold[row]), channels)

@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from edge_lstm.arrays import BoolArray, FloatArray
-from edge_lstm.detection import fixed, floating, linear
+from edge_lstm.detection import fixed, floating, linear, methods
 from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_detector, quantize_detector
 from edge_lstm.detection.floating import Detector
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
+from edge_lstm.executors.protocol import Executor
 from edge_lstm.fixedpoint import IntArray
 from edge_lstm.graph import Graph
 from edge_lstm.predictor import LinearPredictor
@@ -23,22 +24,27 @@ from edge_lstm.scaling import QScaling
 from edge_lstm.verbs.streams import Rows, fine_of, float_forecasts, int8_forecasts, join, scaling_for
 
 
-def expectations(predictor: LinearPredictor, rows: Rows, x: FloatArray, outputs: FloatArray) -> FloatArray:
-    """Forecasts OF the rows of x (steps, channels), reset at gaps; of rows without data x itself."""
+def expectations(
+    predictor: LinearPredictor, rows: Rows, x: FloatArray, outputs: FloatArray, ahead: int = 1
+) -> FloatArray:
+    """What is expected OF the rows of x (steps, channels), reset at gaps; of rows without data x itself."""
     expected = np.array(x, dtype=np.float64)
     for part in rows.segments:
         taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
-        expected[taken] = floating.expectations(predictor, x[taken], outputs[taken])
+        expected[taken] = floating.expectations(predictor, x[taken], outputs[taken], ahead)
     return expected
 
 
-def held_out_errors(predictor: LinearPredictor, rows: Rows, x: FloatArray, outputs: FloatArray) -> FloatArray:
+def held_out_errors(
+    predictor: LinearPredictor, rows: Rows, x: FloatArray, outputs: FloatArray, ahead: int = 1
+) -> FloatArray:
     """Errors of the forecasts (steps, channels); of rows to learn from as if the line had not seen them."""
-    error = x - expectations(predictor, rows, x, outputs)
-    if predictor.lags:
+    error = x - expectations(predictor, rows, x, outputs, ahead)
+    if predictor.method != "none":
         learnt, steps = linear.Rows.of(x, rows.present, rows.gap, rows.learn)
-        whole = np.vstack([predictor.forecast(learnt.x[part]) for part in learnt.segments])
-        unseen = linear.fit_predictor(learnt, predictor.lags)[1]
+        whole = methods.expectations(predictor, learnt)
+        own = predictor.lags - max(ahead - 1, 0)
+        unseen = methods.fit_method(predictor.method, learnt, own, ahead, rows.scored)[1]
         error[steps] += np.where(linear.clean(learnt, predictor.lags)[:, None], whole - unseen, 0.0)
     return error
 
@@ -49,80 +55,106 @@ def _fitted(
     x: FloatArray,
     outputs: FloatArray,
     config: DetectorConfig,
+    ahead: int,
     floor: float = FLOOR,
 ) -> Detector:
-    """The detector of a network's own errors; it warms up, and learns, where the line's lags are full."""
-    config = replace(config, warmup=max(config.warmup, predictor.lags))
-    learn = rows.learn & _known(rows, predictor.lags).any(axis=1)
-    return fit_detector(held_out_errors(predictor, rows, x, outputs), x, rows.present, learn, config, floor)
+    """The detector of a network's own errors; it warms up, and learns, where the rows are forecast."""
+    config = methods.method_config(predictor.method, config, predictor.channels)
+    config = replace(config, warmup=max(config.warmup, predictor.lags, ahead))
+    learn = rows.learn & _known(rows, predictor.lags, ahead).any(axis=1)
+    error = held_out_errors(predictor, rows, x, outputs, ahead)
+    return fit_detector(error, x, rows.present, learn, config, floor, rows.scored)
 
 
 def float_detection(
     graph: Graph, rows: Rows, config: DetectorConfig
 ) -> tuple[floating.FloatDetection, FloatArray, BoolArray]:
-    """The real-valued detector, fitted and run; the forecasts OF each row, and where there are any."""
+    """The real-valued detector, fitted and run; the forecasts OF each row, and where there are any.
+
+    A row that is rebuilt, not forecast, has none.
+    """
     predictor = graph.predictor or LinearPredictor.none(graph.features)
-    return _float_detection(predictor, float_forecasts(graph, rows), rows, config)
+    return _float_detection(predictor, float_forecasts(graph, rows), rows, config, graph.ahead)
 
 
 def linear_detection(
-    predictor: LinearPredictor, rows: Rows, config: DetectorConfig
+    predictor: LinearPredictor, rows: Rows, config: DetectorConfig, ahead: int = 1
 ) -> tuple[floating.FloatDetection, FloatArray, BoolArray]:
     """The same without a network."""
-    return _float_detection(predictor, np.zeros_like(rows.x), rows, config)
+    return _float_detection(predictor, np.zeros_like(rows.x), rows, config, ahead)
 
 
 def _float_detection(
-    predictor: LinearPredictor, outputs: FloatArray, rows: Rows, config: DetectorConfig
+    predictor: LinearPredictor, outputs: FloatArray, rows: Rows, config: DetectorConfig, ahead: int
 ) -> tuple[floating.FloatDetection, FloatArray, BoolArray]:
-    detector = _fitted(predictor, rows, rows.x, outputs, config)
-    expected = expectations(predictor, rows, rows.x, outputs)
+    detector = _fitted(predictor, rows, rows.x, outputs, config, ahead)
+    expected = expectations(predictor, rows, rows.x, outputs, ahead)
     parts = [
         floating.scan(detector, (rows.x - expected)[part], rows.x[part], rows.present[part])
         for part in rows.segments
     ]
-    return join(parts), expected, _known(rows, predictor.lags)
+    known = _known(rows, predictor.lags, ahead) & (predictor.contemporaneous is None)
+    return join(parts), expected, known
 
 
-def _known(rows: Rows, lags: int) -> BoolArray:
-    """Samples (steps, channels) that are forecast: those behind ``lags`` rows, or one, of their segment."""
+def _known(rows: Rows, lags: int, ahead: int) -> BoolArray:
+    """Samples (steps, channels) of which something is expected: those behind ``lags`` and ``ahead`` rows."""
     known = np.zeros_like(rows.present)
     for part in rows.segments:
         taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
-        known[taken[max(1, lags) :]] = True
-    return known & rows.present
+        known[taken[max(ahead, lags) :]] = True
+    return known & rows.present & rows.scored
 
 
-def _run(qgraph: QGraph, rows: Rows) -> tuple[QScaling, IntArray, CodeArray]:
+def _run(qgraph: QGraph, rows: Rows, executor: Executor | None) -> tuple[QScaling, IntArray, CodeArray]:
     """A recording's scaling, its fine codes, and the network's output codes, both (steps, channels)."""
     scaling = scaling_for(qgraph, rows)
     fine = fine_of(scaling, rows)
-    with NumpyExecutor(qgraph) as executor:
-        return scaling, fine, int8_forecasts(executor, scaling.narrow(fine), rows)
+    return scaling, fine, int8_forecasts(executor or NumpyExecutor(qgraph), scaling.narrow(fine), rows)
 
 
 def with_detector(
-    qgraph: QGraph, predictor: LinearPredictor | None, rows: Rows, config: DetectorConfig
+    qgraph: QGraph, graph: Graph, rows: Rows, config: DetectorConfig, executor: Executor | None = None
 ) -> QGraph:
-    """Fit the integer detector on the int8 network's own errors of the rows to learn from."""
-    predictor = predictor or LinearPredictor.none(qgraph.features)
-    scaling, fine, codes = _run(qgraph, rows)
+    """Fit the integer detector on the integer network's own errors of the rows to learn from.
+
+    graph: the float network.  executor: with the integer network loaded; None: NumPy.
+    """
+    predictor = graph.predictor or LinearPredictor.none(graph.features)
+    scaling, fine, codes = _run(qgraph, rows, executor)
     x = scaling.unit * (fine - scaling.start)
-    step = max(scaling.unit, float((qgraph.output.scale * predictor.spread).max()))
-    detector = _fitted(predictor, rows, x, qgraph.output.decode(codes), config, max(FLOOR, step / 2))
-    return replace(qgraph, detector=quantize_detector(detector, predictor, scaling, qgraph.output))
+    step = max(scaling.unit, float((qgraph.output.scale * predictor.spread[rows.scored]).max()))
+    outputs, floor = qgraph.output.decode(codes), max(FLOOR, step / 2)
+    detector = _fitted(predictor, rows, x, outputs, config, graph.ahead, floor)
+    return replace(
+        qgraph, detector=quantize_detector(detector, predictor, scaling, qgraph.output, graph.ahead)
+    )
 
 
-def int8_detection(qgraph: QGraph, rows: Rows) -> tuple[floating.FloatDetection, FloatArray, BoolArray]:
-    """The integer detector over the recording, the forecasts OF each row, and where there are any."""
+def int8_detection(
+    qgraph: QGraph, rows: Rows, executor: Executor | None = None
+) -> tuple[floating.FloatDetection, FloatArray, BoolArray]:
+    """The integer detector over the recording, the forecasts OF each row, and where there are any.
+
+    executor: with the network loaded; None: NumPy.
+    """
     detector = qgraph.detector
     if detector is None:
         raise ModelError(f"model '{qgraph.name}' carries no detector; quantize it with --data")
-    scaling, fine, outputs = _run(qgraph, rows)
+    scaling, fine, outputs = _run(qgraph, rows, executor)
     expected = scaling.unit * (fine - scaling.start)
     parts = []
     for part in rows.segments:
         parts.append(fixed.detect(detector, fine[part], outputs[part], rows.present[part])[0])
         taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
         expected[taken] -= scaling.unit * fixed.errors(detector, fine[taken], outputs[taken])
-    return floating.from_fixed(join(parts)), expected, _known(rows, detector.lags)
+    known = _known(rows, detector.lags, detector.ahead) & forecasts(detector)
+    return floating.from_fixed(join(parts)), expected, known
+
+
+def forecasts(detector: fixed.QDetector) -> bool:
+    """Whether the forms leave the present row as it is: else they rebuild it."""
+    if detector.forms is None:
+        return True
+    identity = np.eye(detector.channels, dtype=np.int64) << detector.forms_shift
+    return np.array_equal(detector.forms[:, : detector.channels], identity)

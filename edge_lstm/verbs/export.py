@@ -8,6 +8,8 @@ from pathlib import Path
 from edge_lstm.errors import ConfigError
 from edge_lstm.graph import Graph
 from edge_lstm.importers.any_model import read_model
+from edge_lstm.registry.manifest import MANIFEST, manifest_text
+from edge_lstm.registry.record import Step, parent_record, versions
 from edge_lstm.verbs.convert import c_files, channel_lines
 from firmware_tools.export import format_named, package_files
 from firmware_tools.export.writing import write_package
@@ -37,5 +39,7 @@ def export(model: Path, out: Path, package_format: str) -> Exported:
             f"edge-lstm quantize {model} --data CSV -o {qgraph.name}.tflite"
         )
     files = package_files(qgraph, c_files(qgraph), package_format, channel_lines(qgraph))
+    step = Step("export", {"config": {"format": package_format}}, versions(), parent=parent_record(model))
+    files = {**files, MANIFEST: manifest_text(qgraph.name, qgraph.made, step, files)}
     write_package(out, package_format, qgraph.name, files)
     return Exported(str(out), {path: len(text.encode("utf-8")) for path, text in files.items()})

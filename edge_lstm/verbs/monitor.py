@@ -14,8 +14,9 @@ from typing import IO
 from edge_lstm.detection import floating
 from edge_lstm.detection.events import in_spreads
 from edge_lstm.errors import ConfigError, DataError
+from edge_lstm.scaling import counts_of
 from edge_lstm.verbs.detect import read_detector
-from edge_lstm.verbs.streams import StreamOptions, counts_of, network_rows, read_stream, train_config
+from edge_lstm.verbs.streams import StreamOptions, network_rows, read_stream, train_config
 from firmware_tools.executors import open_executor
 
 
@@ -87,7 +88,7 @@ def _samples(model: Path, data: Path, on: str, options: StreamOptions, start: fl
     dataset = read_stream(data, options, qgraph.stream)
     rows = network_rows(dataset, qgraph.stream, train_config(qgraph.made))
     raw, names = counts_of(qgraph.stream, dataset.values), qgraph.stream.names
-    saturated = 0
+    saturated, scored = 0, int(qgraph.stream.scored.sum())
     with open_executor(on, qgraph, model.read_bytes()) as executor:
         for segment in rows.segments:
             executor.reset()
@@ -102,8 +103,8 @@ def _samples(model: Path, data: Path, on: str, options: StreamOptions, start: fl
                     dataset.stamp(row) or f"{dataset.time_s[row]:.9g}",
                     {name: value if is_there else None
                      for name, value, is_there in zip(names, values, present, strict=True)},
-                    in_spreads(float(found.score[0]), len(names)),
-                    in_spreads(float(found.threshold[0]), len(names)),
+                    in_spreads(float(found.score[0]), scored),
+                    in_spreads(float(found.threshold[0]), scored),
                     bool(found.alarm[0]),
                     {name: s / (sum(squares) or 1.0) for name, s in zip(names, squares, strict=True)},
                     (row + 1) / max(time.monotonic() - start, 1e-9),

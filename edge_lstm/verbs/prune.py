@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_lstm.registry.record import Step, data_record, parent_record, validation_figures, with_step
 from edge_lstm.training.config import PruneConfig
+from edge_lstm.training.fit import versions
 from edge_lstm.training.model import save
 from edge_lstm.training.prune import Pruned
 from edge_lstm.training.prune import prune as prune_graph
@@ -36,8 +38,13 @@ def prune(
     Raises ModelError for a model without training options or without a unit to remove.
     """
     check_output(Path(out))
-    graph = read_graph(model)
-    dataset = read_stream(Path(data), options or StreamOptions(), graph.stream)
-    pruned = prune_graph(graph, dataset, config or PruneConfig(), progress)
-    save(pruned.model, pruned.graph.stream, pruned.graph.made, Path(out), pruned.graph.predictor)
-    return PruneResult(str(out), pruned, dataset.notes)
+    graph, parent = read_graph(model), parent_record(model)
+    config, options = config or PruneConfig(), options or StreamOptions()
+    dataset = read_stream(Path(data), options, graph.stream)
+    pruned = prune_graph(graph, dataset, config, progress)
+    tables = {"config": config.to_mapping(), "stream": options.to_mapping()}
+    figures, record = validation_figures(pruned.graph.made["figures"]), data_record(data, dataset.rows)
+    step = Step("prune", tables, versions(), record, parent, config.seed, figures)
+    graph = replace(pruned.graph, made=with_step(pruned.graph.made, step))
+    save(pruned.model, graph.stream, graph.made, Path(out), graph.predictor, graph.ahead)
+    return PruneResult(str(out), replace(pruned, graph=graph), dataset.notes)

@@ -17,10 +17,11 @@ from edge_lstm.files import write_text
 from edge_lstm.graph import Graph
 from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.qgraph import QGraph
+from edge_lstm.registry.record import LINEAGE
 from edge_lstm.reporting.data import Agreement, CoreCost, DetectorTrace, Event, ReportData, TensorRange
 from edge_lstm.reporting.page import render
 from edge_lstm.verbs.bench import DEFAULT_CORES, Benchmark, bench_graph
-from edge_lstm.verbs.evaluate import FLOAT, INT8, Evaluation, Method, detector_config, evaluate_rows
+from edge_lstm.verbs.evaluate import Evaluation, Method, detector_config, evaluate_rows
 from edge_lstm.verbs.streams import StreamOptions, network_rows, read_graph, read_stream, train_config
 from edge_lstm.verbs.verify import Verification, verify_graph
 
@@ -53,9 +54,9 @@ def _real(method: Method | None, qgraph: QGraph) -> FloatArray | None:
 
 def _events(evaluation: Evaluation) -> list[Event]:
     rows = evaluation.rows
-    detection = evaluation.methods[INT8].detection
+    detection = evaluation.int8.detection
     stamps = [rows.dataset.stamp(row) for row in range(len(rows.x))] if rows.dataset.start else None
-    found = events(detection, rows.dataset.names, stamps, rows.present)
+    found = events(detection, rows.dataset.names, stamps, rows.present, rows.scored)
     return [
         Event(
             event.start_row,
@@ -92,18 +93,18 @@ def report_data(
     history: Mapping[str, Sequence[float]] | None = None,
 ) -> ReportData:
     """Gather what the verbs found."""
-    rows, methods = evaluation.rows, evaluation.methods
-    channels = qgraph.features
+    rows, real = evaluation.rows, evaluation.real
+    channels = int(qgraph.stream.scored.sum())
     return ReportData(
         name=qgraph.name,
         channels=qgraph.stream.channels,
         values=rows.dataset.values,
         time_s=rows.dataset.time_s,
         label=rows.dataset.label,
-        detection_int8=_trace(methods[INT8].detection, channels),
-        detection_float=_trace(methods[FLOAT].detection, channels) if FLOAT in methods else None,
-        forecast_float=_real(methods.get(FLOAT), qgraph),
-        forecast_int8=_real(methods[INT8], qgraph),
+        detection_int8=_trace(evaluation.int8.detection, channels),
+        detection_float=_trace(real.detection, channels) if real else None,
+        forecast_float=_real(real, qgraph),
+        forecast_int8=_real(evaluation.int8, qgraph),
         tensors=[TensorRange(**asdict(tensor)) for tensor in figures.tensors] if figures else (),
         quality=quality_table(evaluation),
         cores=_costs(benchmark),
@@ -111,7 +112,7 @@ def report_data(
         events=_events(evaluation),
         history=_curves(history or {}),
         notes=[*evaluation.notes, *(figures.notes if figures else ())],
-        made={key: value for key, value in qgraph.made.items() if key != "history"},
+        made={key: value for key, value in qgraph.made.items() if key not in ("history", LINEAGE)},
         verdict=evaluation.verdict,
     )
 

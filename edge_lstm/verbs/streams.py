@@ -6,15 +6,15 @@ Reads CSVs and models; used by every verb that takes ``--data``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_lstm.arrays import FloatArray, hold_since_gap
+from edge_lstm.datasets.clock import is_clock, with_clock
 from edge_lstm.datasets.csv_file import read_csv
 from edge_lstm.datasets.dataset import BoolArray, Dataset
 from edge_lstm.datasets.policies import Policy
@@ -27,7 +27,7 @@ from edge_lstm.graph import Graph, Stream
 from edge_lstm.importers.any_model import read_float
 from edge_lstm.qgraph import CodeArray, QGraph
 from edge_lstm.reference import floating as real_network
-from edge_lstm.scaling import QScaling, scaling_of
+from edge_lstm.scaling import QScaling, counts_of, scaling_of
 from edge_lstm.training.config import TrainConfig
 
 D = TypeVar("D", fixed.Detection, floating.FloatDetection)
@@ -44,20 +44,27 @@ class StreamOptions:
     label: str | None = None
     policy: Policy = field(default_factory=Policy)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "channels": None if self.channels is None else list(self.channels)}
+
 
 def read_stream(path: Path, options: StreamOptions, stream: Stream | None = None) -> Dataset:
     """Read a CSV; with the ``stream`` of a model its channels are taken by name, constant or not.
 
-    A model that someone else made names no channels: it gets the CSV's, in their order.
+    The time of day is made from the stamps where the model has it as a channel.  A model that someone else
+    made names no channels: it gets the CSV's, in their order.
     """
     if stream is None:
         return read_csv(
             path, time=options.time, channels=options.channels, label=options.label, policy=options.policy
         )
     expected = len(stream.channels)
-    channels = options.channels or (stream.names if is_described(stream) else None)
+    sensors = tuple(channel.name for channel in stream.channels if not is_clock(channel))
+    channels = options.channels or (sensors if is_described(stream) else None)
     policy = replace(options.policy, constant="keep")
     dataset = read_csv(path, time=options.time, channels=channels, label=options.label, policy=policy)
+    dataset = with_clock(dataset) if len(sensors) < expected else dataset
     if dataset.channels != expected:
         raise ModelError(
             f"the model has {expected} channels ({', '.join(stream.names)}), {path} gives {dataset.channels} "
@@ -98,7 +105,7 @@ class Rows:
 
     x: (steps, channels), missing values held (0 before the first after a gap).  present: same shape, bool.
     learn: bool (steps,), normal rows before the test part, not right after a fault or a gap.
-    test: bool (steps,).
+    test: bool (steps,).  scored: bool (channels,), those that are no context.
     """
 
     dataset: Dataset
@@ -106,10 +113,16 @@ class Rows:
     present: BoolArray
     learn: BoolArray
     test: BoolArray
+    scored: BoolArray
 
     @property
     def gap(self) -> BoolArray:
         return self.dataset.gap
+
+    def first(self, count: int) -> Rows:
+        """The first ``count`` rows."""
+        parts = self.x[:count], self.present[:count], self.learn[:count], self.test[:count]
+        return Rows(self.dataset.slice(0, count), *parts, self.scored)
 
     @property
     def segments(self) -> list[slice]:
@@ -126,7 +139,8 @@ def network_rows(dataset: Dataset, stream: Stream, config: TrainConfig) -> Rows:
     test = row[:, 0] >= round(dataset.rows * (config.train_fraction + config.validation_fraction))
     fault = np.maximum.accumulate(np.where(dataset.normal, -RECOVERY_ROWS - 1, row[:, 0]))
     recovering = row[:, 0] - fault <= RECOVERY_ROWS
-    return Rows(dataset, x, dataset.present, dataset.normal & ~recovering & ~dataset.gap & ~test, test)
+    learn = dataset.normal & ~recovering & ~dataset.gap & ~test
+    return Rows(dataset, x, dataset.present, learn, test, stream.scored)
 
 
 def float_forecasts(graph: Graph, rows: Rows) -> FloatArray:
@@ -136,13 +150,6 @@ def float_forecasts(graph: Graph, rows: Rows) -> FloatArray:
         taken = np.flatnonzero(rows.present[part].any(axis=1)) + part.start
         outputs[taken] = real_network.run(graph, rows.x[taken][None])[0][0]
     return outputs
-
-
-def counts_of(stream: Stream, values: FloatArray) -> npt.NDArray[np.int32]:
-    """Real values (rows, channels) as the raw integers that the sensors give; NaN: fixed.MISSING."""
-    counts = np.rint((np.asarray(values, dtype=np.float64) - stream.zero) / stream.resolution)
-    counts = np.clip(counts, -fixed.INT32_MAX, fixed.INT32_MAX)
-    return np.where(np.isnan(counts), fixed.MISSING, np.nan_to_num(counts)).astype(np.int32)
 
 
 def scaling_for(qgraph: QGraph, rows: Rows) -> QScaling:
@@ -167,7 +174,8 @@ def codes_of(qgraph: QGraph, rows: Rows) -> CodeArray:
 
 def int8_forecasts(executor: Executor, codes: CodeArray, rows: Rows) -> CodeArray:
     """Output codes (steps, channels) after each row, reset at gaps; rows without data: the zero point."""
-    outputs = np.full_like(codes, executor.qgraph.output.zero_point)
+    output = executor.qgraph.output
+    outputs: CodeArray = np.full(codes.shape, output.zero_point, dtype=output.dtype)
     parts = [np.flatnonzero(rows.present[part].any(axis=1)) + part.start for part in rows.segments]
     taken = [part for part in parts if len(part)]
     for part, found in zip(taken, executor.run_streams([codes[part] for part in taken]), strict=True):

@@ -1,15 +1,17 @@
-"""train: a CSV becomes a float LSTM forecaster in a .keras file."""
+"""train: a CSV becomes a float LSTM network in a .keras file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_lstm.datasets.clock import with_clock
 from edge_lstm.errors import OutputError
 from edge_lstm.naming import identifier
+from edge_lstm.registry.record import Step, data_record, validation_figures, with_step
 from edge_lstm.training.config import TrainConfig
-from edge_lstm.training.fit import Trained, fit
+from edge_lstm.training.fit import Trained, fit, versions
 from edge_lstm.training.model import save
 from edge_lstm.verbs.streams import StreamOptions, read_stream
 
@@ -40,12 +42,18 @@ def train(
     options: StreamOptions | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train a forecaster of the next sample on the normal rows of ``data``; write it to ``out``.
+    """Train a forecaster or an autoencoder on the normal rows of ``data``; write it to ``out``.
 
     Raises DataError for a recording that cannot be used, RuntimeFailure where the training diverges.
     """
     check_output(Path(out))
-    dataset = read_stream(Path(data), options or StreamOptions())
-    trained = fit(dataset, config or TrainConfig(), progress, identifier(Path(out).stem))
-    save(trained.model, trained.stream, trained.graph.made, Path(out), trained.graph.predictor)
-    return TrainResult(str(out), trained, dataset.notes)
+    config, options = config or TrainConfig(), options or StreamOptions()
+    dataset = read_stream(Path(data), options)
+    dataset = with_clock(dataset) if config.clock else dataset
+    trained = fit(dataset, config, progress, identifier(Path(out).stem))
+    tables = {"config": config.to_mapping(), "stream": options.to_mapping()}
+    figures, record = validation_figures(trained.figures), data_record(data, dataset.rows)
+    step = Step("train", tables, versions(), record, seed=config.seed, figures=figures)
+    graph = replace(trained.graph, made=with_step(trained.graph.made, step))
+    save(trained.model, trained.stream, graph.made, Path(out), graph.predictor, graph.ahead)
+    return TrainResult(str(out), replace(trained, graph=graph), dataset.notes)
