@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_lstm.detection.fit import DetectorConfig, fit_detector, quantize_detector
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import fit_detector, quantize_detector
 from edge_lstm.detection.linear import Rows, fit_predictor
 from edge_lstm.graph import Graph, Stream
 from edge_lstm.layer_types import Dense, Lstm

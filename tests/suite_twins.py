@@ -11,7 +11,7 @@ from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.datasets.resolution import with_resolution
 from edge_lstm.datasets.scaling import fit_scaler
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.linear import Rows as LearningRows
 from edge_lstm.detection.linear import fit_predictor
 from edge_lstm.executors.numpy_executor import NumpyExecutor

@@ -10,7 +10,7 @@ import pytest
 
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.detection import fixed
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.linear import Rows, clean, fit_predictor
 from edge_lstm.errors import ConfigError
 from edge_lstm.evaluation.methods import Line

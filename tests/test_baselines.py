@@ -9,7 +9,7 @@ import pytest
 from statsmodels.tsa.api import ARIMA, VAR, AutoReg
 
 from edge_lstm.detection import linear as linear_module
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.linear import Rows
 from edge_lstm.errors import DataError
 from edge_lstm.evaluation.baselines import default_baselines, run_baseline

@@ -16,8 +16,9 @@ from edge_lstm.cli import main
 from edge_lstm.datasets.clock import with_clock
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.detection import fixed, floating
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.events import events
-from edge_lstm.detection.fit import DetectorConfig, fit_detector
+from edge_lstm.detection.fit import fit_detector
 from edge_lstm.detection.fixed import QDetector
 from edge_lstm.emit.onnx_model import emit_onnx
 from edge_lstm.errors import ConfigError, DataError, ModelError

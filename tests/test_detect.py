@@ -7,7 +7,8 @@ import pytest
 
 from detector_oracles import FineCodes, columns, plain_detector, real_detection, residuals
 from edge_lstm.detection import fixed, floating
-from edge_lstm.detection.fit import DetectorConfig, fit_detector, quantize_detector
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import fit_detector, quantize_detector
 from edge_lstm.detection.floating import Detector, FloatDetection
 from edge_lstm.detection.linear import Rows, clean, fit_predictor
 from edge_lstm.detection.thresholds import Threshold

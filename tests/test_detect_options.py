@@ -9,7 +9,8 @@ import pytest
 
 from detector_oracles import FineCodes, columns, plain_detector, real_detection
 from edge_lstm.detection import fixed, floating
-from edge_lstm.detection.fit import DetectorConfig, fit_detector, quantize_detector
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import fit_detector, quantize_detector
 from edge_lstm.detection.floating import Detector
 from edge_lstm.detection.normal_rows import huber_likelihood, still_limits, usual_deviation
 from edge_lstm.detection.thresholds import (

@@ -9,11 +9,8 @@ import pytest
 from scipy.stats import genpareto
 
 from edge_lstm.detection import floating
-from edge_lstm.detection.fit import (
-    DetectorConfig,
-    fit_detector,
-    fit_threshold,
-)
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import fit_detector, fit_threshold
 from edge_lstm.detection.thresholds import (
     Threshold,
     pareto_shape,

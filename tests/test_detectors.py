@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edge_lstm.detection import linear
-from edge_lstm.detection.fit import DetectorConfig, fit_detector
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import fit_detector
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor
 from edge_lstm.quantizer import QuantizeConfig

@@ -11,7 +11,7 @@ import pytest
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.datasets.pump import NAMES, UNITS, make_pump
 from edge_lstm.datasets.resolution import with_resolution
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.floating import FloatDetection
 from edge_lstm.detection.linear import Rows as LinearRows
 from edge_lstm.detection.linear import fit_predictor

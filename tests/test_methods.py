@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sklearn.decomposition import PCA
 
 from edge_lstm.cli import main
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.linear import Rows as LearningRows
 from edge_lstm.detection.methods import METHODS, REBUILT, WINDOW, expectations, fit_method, method_config
 from edge_lstm.emit.c_code import emit_c

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from edge_lstm.datasets.dataset import Dataset
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.evaluation.metrics import Metrics
 from edge_lstm.graph import Channel, Dense, Graph, Lstm, Stream
 from edge_lstm.quantizer import QuantizeConfig, quantize

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_lstm.cli import main
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.errors import ConfigError
 from edge_lstm.importers.tflite_model import read_tflite
 from edge_lstm.registry.record import lineage

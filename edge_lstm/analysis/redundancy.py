@@ -13,7 +13,6 @@ from edge_lstm.arrays import FloatArray
 from edge_lstm.optional import require
 
 SAME = 0.9999  # correlation from which on two channels are one
-DELAYED = 0.999  # the same at another lag
 MOST_LAG = 50  # rows that a channel may lead another by
 NAMED = 0.3  # a weaker pair is not listed
 PAIRS = 10  # listed

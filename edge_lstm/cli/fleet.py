@@ -21,7 +21,7 @@ from edge_lstm.cli.common import (
     take_stream,
     verb,
 )
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.quantizer import QuantizeConfig
 from edge_lstm.training.config import TrainConfig
 from edge_lstm.verbs.fleet import Fleet, FleetConfig

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_lstm.arrays import BoolArray, FloatArray
 from edge_lstm.detection import fixed, floating
-from edge_lstm.detection.config import DetectorConfig as DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.fixed import INT32_MAX, QDetector
 from edge_lstm.detection.floating import Detector
 from edge_lstm.detection.linear import cross_validated

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge_lstm.arrays import BoolArray, FloatArray
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.linear import Rows, clean, cross_validated, fit_predictor, lagged
 from edge_lstm.errors import DataError
 from edge_lstm.optional import require

@@ -12,7 +12,8 @@ import numpy as np
 
 from edge_lstm.arrays import BoolArray, FloatArray
 from edge_lstm.detection import floating
-from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_detector
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import FLOOR, fit_detector
 from edge_lstm.detection.floating import FloatDetection
 from edge_lstm.detection.linear import Rows, cross_validated
 from edge_lstm.detection.methods import method_config

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from importlib import resources
 
@@ -11,7 +9,7 @@ from edge_lstm import __version__
 from edge_lstm.gateway.drift import MEAN_LIMIT, SATURATED_LIMIT, SPREAD_LIMIT
 from edge_lstm.graph import Stream
 from edge_lstm.reporting.canvas import PALETTE
-from edge_lstm.reporting.environment import page_environment
+from edge_lstm.reporting.layout import page_environment, script_hash
 
 
 def live_page(stream: Stream, name: str, tokens: bool) -> tuple[str, str]:
@@ -27,9 +25,8 @@ def live_page(stream: Stream, name: str, tokens: bool) -> tuple[str, str]:
     text = template.render(
         name=name, version=__version__, palette=PALETTE, tokens=tokens, facts=json.dumps(facts), script=script
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src '{script_hash(script)}'; style-src 'unsafe-inline'; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return text, policy

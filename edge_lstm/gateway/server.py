@@ -77,7 +77,7 @@ class Server:
     async def _run(self, on_ready: Callable[[], None]) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):  # Windows
+            with contextlib.suppress(NotImplementedError):  # asyncio's loop on Windows has no signal handlers
                 self._loop.add_signal_handler(name, self._stop)
         if self._broker is not None:
             await asyncio.to_thread(self._broker.open)

@@ -163,6 +163,7 @@ def content_sha256(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = sorted(set(archive.namelist()) - {DATED})
             return _sha256(_members(archive, names))
+    # zipfile raises NotImplementedError for a compression, RuntimeError for a password that it does not know
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{path}: cannot be read ({reason})") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +12,7 @@ import numpy as np
 
 from edge_lstm.reporting import canvas
 from edge_lstm.reporting.canvas import BOTTOM, LEFT, NARROW, RIGHT, TITLE, Figure, light
-from edge_lstm.reporting.environment import page_environment
-from edge_lstm.reporting.layout import Picture, render_template
+from edge_lstm.reporting.layout import Picture, page_environment, render_template, script_hash
 from edge_lstm.reporting.tables import Cell, Table, cells, number
 
 LISTED = 2_000  # assets, and failures, that the page lists
@@ -73,13 +70,12 @@ def render_fleet(page: FleetPage) -> str:
     trained, failed = worst_first(page.trained), page.failed
     titles = {"spread": "Spread", "failures": "Failed assets", "assets": "Assets"}
     script = page_environment().get_template("sort.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     present = {"spread": True, "failures": bool(failed), "assets": bool(trained)}
     return render_template(
         "fleet.html.j2", kind="fleet", name=page.name, verdict=_verdict(page), tiles=_tiles(page),
         titles={key: title for key, title in titles.items() if present[key]},
         pictures=[picture for figure in DRAWN for picture in _pictures(trained, figure)],
-        failures=_failures(failed), assets=_assets(trained), script=script, script_hash=f"sha256-{digest}",
+        failures=_failures(failed), assets=_assets(trained), script=script, script_hash=script_hash(script),
         judged=COLUMNS[judged_by(trained)],
     )  # fmt: skip
 

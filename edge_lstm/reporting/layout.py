@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from edge_lstm import __version__
 from edge_lstm.reporting.canvas import PALETTE
-from edge_lstm.reporting.environment import page_environment
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,19 @@ class Picture:
     alt: str
     narrow: str
     wide: str = ""
+
+
+def page_environment() -> Environment:
+    """Templates of this room by name; all text is escaped.  The style that all include reads ``palette``."""
+    return Environment(
+        loader=PackageLoader("edge_lstm.reporting"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def script_hash(script: str) -> str:
+    """The SHA-256 by which a page's content security policy allows an inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def render_template(template: str, **values: Any) -> str:

@@ -8,7 +8,7 @@ from itertools import islice, product
 from math import prod
 from typing import Any
 
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.errors import ConfigError, raise_all
 from edge_lstm.quantizer import QuantizeConfig
 from edge_lstm.training.config import PruneConfig, TrainConfig

@@ -11,7 +11,8 @@ import numpy as np
 
 from edge_lstm.arrays import BoolArray, FloatArray
 from edge_lstm.detection import fixed, floating, linear, methods
-from edge_lstm.detection.fit import FLOOR, DetectorConfig, fit_detector, quantize_detector
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import FLOOR, fit_detector, quantize_detector
 from edge_lstm.detection.floating import Detector
 from edge_lstm.errors import ModelError
 from edge_lstm.executors.numpy_executor import NumpyExecutor

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_lstm.arrays import FloatArray
 from edge_lstm.detection import floating
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.detection.linear import Rows as LearningRows
 from edge_lstm.detection.methods import METHODS
 from edge_lstm.errors import DataError, EdgeLstmError, MissingTool

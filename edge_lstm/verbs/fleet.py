@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_lstm
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.errors import ConfigError, raise_all
 from edge_lstm.files import make_folder, write_text
 from edge_lstm.graph import Graph

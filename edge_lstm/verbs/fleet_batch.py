@@ -15,7 +15,7 @@ from typing import Any
 from edge_lstm.datasets.clock import with_clock
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.datasets.resolution import with_resolution
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import Disagreement, EdgeLstmError
 from edge_lstm.evaluation.metrics_runs import merged, runs

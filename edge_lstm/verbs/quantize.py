@@ -13,7 +13,7 @@ from edge_lstm import __version__
 from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.clock import RESOLUTION, is_clock
 from edge_lstm.datasets.resolution import state_resolution, with_resolution
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.emit.tflite_model import emit_tflite
 from edge_lstm.errors import DataError
 from edge_lstm.evaluation.quantization import QuantizationFigures, compare

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.detection.fit import DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
 from edge_lstm.quantizer import QuantizeConfig
 from edge_lstm.registry.artefacts import Artefact, Catalogue, flat, read_artefact, read_folder
 from edge_lstm.registry.comparison import Comparison, compare_artefacts

@@ -12,7 +12,8 @@ from edge_lstm.arrays import FloatArray
 from edge_lstm.datasets.dataset import Dataset
 from edge_lstm.datasets.resolution import with_resolution
 from edge_lstm.datasets.suite import Recording, load
-from edge_lstm.detection.fit import MIN_ROWS, DetectorConfig
+from edge_lstm.detection.config import DetectorConfig
+from edge_lstm.detection.fit import MIN_ROWS
 from edge_lstm.errors import DataError
 from edge_lstm.graph import Graph
 from edge_lstm.qgraph import QGraph
